@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who may: polkit, asked about the connection that calls, and root.
+
+All authorization is here.  It denies by default: without an answer that says
+yes, whatever the reason, the answer is no.
+
+Source: polkit(8), org.freedesktop.PolicyKit1.Authority.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Mapping
+from enum import StrEnum
+
+from mountnsd import names
+from mountnsd.bus import Bus, CallError, Variant
+from mountnsd.callers import Caller
+from mountnsd.errors import AccessDenied, InteractiveAuthorizationRequired
+
+log = logging.getLogger(__name__)
+
+_POLKIT = "org.freedesktop.PolicyKit1"
+_PATH = "/org/freedesktop/PolicyKit1/Authority"
+_INTERFACE = "org.freedesktop.PolicyKit1.Authority"
+_ALLOW_USER_INTERACTION = 0x1
+
+
+class Action(StrEnum):
+    """The polkit actions, as org.mountnsd1.policy declares them."""
+
+    CREATE = "org.mountnsd1.create"
+    ENTER = "org.mountnsd1.enter"
+    ENTER_AS = "org.mountnsd1.enter-as"
+    OPEN = "org.mountnsd1.open"
+    MOUNT = "org.mountnsd1.mount"
+    DESTROY = "org.mountnsd1.destroy"
+    LIST = "org.mountnsd1.list"
+
+
+class CallerVanished(Exception):
+    """The caller left the bus while its question was open: there is nobody to answer."""
+
+
+class Authority:
+    """Asks polkit over one bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._numbers = itertools.count(1)
+
+    async def check(
+        self, caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
+    ) -> None:
+        """Return where `caller` may do `action`.
+
+        Arguments: details: what polkit's rules may look at; interactive: a person may be asked, and the
+            question then stays open for as long as the caller stays on the bus.
+        Raises: AccessDenied, InteractiveAuthorizationRequired, CallerVanished, bus.Disconnected.
+        """
+        if caller.uid == 0:
+            return
+        if interactive:
+            answer = await self._ask_while_there(caller, action, details)
+        else:
+            answer = await self._ask(caller, action, details, 0, "")
+        _judge(answer, action, interactive)
+
+    async def _ask_while_there(self, caller: Caller, action: Action, details: Mapping[str, str]) -> object:
+        """Ask with interaction, and take the question back when the caller leaves."""
+        cancellation = f"mountnsd-{next(self._numbers)}"
+        gone = await self._bus.watch(caller.name)
+        question = asyncio.ensure_future(
+            self._ask(caller, action, details, _ALLOW_USER_INTERACTION, cancellation)
+        )
+        try:
+            await asyncio.wait((question, gone), return_when=asyncio.FIRST_COMPLETED)
+            if question.done():
+                return question.result()
+            raise CallerVanished
+        finally:
+            self._bus.unwatch(caller.name, gone)
+            if not question.done():
+                question.cancel()
+                self._bus.send_only(_POLKIT, _PATH, _INTERFACE, "CancelCheckAuthorization", "s", cancellation)
+
+    async def _ask(
+        self, caller: Caller, action: Action, details: Mapping[str, str], flags: int, cancellation: str
+    ) -> object:
+        subject = ["system-bus-name", {"name": Variant("s", caller.name)}]
+        question = (subject, action.value, dict(details), flags, cancellation)
+        try:
+            (answer,) = await self._bus.call(
+                _POLKIT,
+                _PATH,
+                _INTERFACE,
+                "CheckAuthorization",
+                "(sa{sv})sa{ss}us",
+                question,
+                **({"timeout": None} if flags else {}),
+            )
+        except CallError as error:
+            log.warning(
+                "polkit gave no answer, so uid %d may not: %s", caller.uid, names.shown(str(error), 200)
+            )
+            raise AccessDenied(
+                f"Only root may do this ({action.value}): polkit gave no answer. "
+                "Check that polkitd is installed and running, or call as root."
+            ) from None
+        except ValueError:
+            raise AccessDenied(f"polkit's answer about {action.value} makes no sense.") from None
+        return answer
+
+
+def _judge(answer: object, action: Action, interactive: bool) -> None:
+    """Return for a yes; raise for anything else."""
+    match answer:
+        case [True, bool(), dict()]:
+            return
+        case [False, True, dict()] if not interactive:
+            raise InteractiveAuthorizationRequired(
+                f"This needs authentication ({action.value}); call with interactive authorization allowed, "
+                "with a polkit agent running, or as root."
+            )
+        case [False, bool(), dict() as details] if "polkit.dismissed" in details:
+            raise AccessDenied(f"The authentication ({action.value}) was dismissed.")
+        case _:
+            raise AccessDenied(
+                f"You may not do this ({action.value}); an administrator can allow it with a polkit rule."
+            )

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The transport: method calls in, replies and signals out, and calls of our own.
+
+dbus-next is the D-Bus library, for marshalling, and is imported nowhere else,
+so that its maintained fork dbus-fast can take its place here.  Its own
+connection, dispatch and service classes are not used: SECURITY.md lists what
+any unprivileged caller could do with them.
+
+Out of scope: which methods there are (service.py) and who may call them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Self
+
+from dbus_next import Message, MessageFlag, MessageType, Variant
+from dbus_next._private.unmarshaller import Unmarshaller
+from dbus_next.signature import SignatureTree
+
+from mountnsd import errors, frames, stream
+from mountnsd.frames import Frame
+
+__all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
+
+log = logging.getLogger(__name__)
+
+DRIVER = "org.freedesktop.DBus"
+DRIVER_PATH = "/org/freedesktop/DBus"
+_DO_NOT_QUEUE = 0x4
+_PRIMARY_OWNER = 1
+_TIMEOUT = 25.0  # seconds that a call of ours may take, as libdbus has it
+# What a variant from a caller may hold: more than any option takes, so that a wrong type can be named,
+# and nothing that nests.
+_SIMPLE = frozenset("ybnqiuxtdsog") | {"as", "a{ss}"}
+
+
+class Disconnected(Exception):
+    """The connection to the bus has ended."""
+
+
+class CallError(Exception):
+    """An error reply to a call of ours."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+        self.message = message
+
+
+@dataclass(slots=True)
+class Call:
+    """A method call that came in.  Its descriptors are closed when its handler ends."""
+
+    frame: Frame
+    body: list[Any] = field(default_factory=list)
+
+    @property
+    def sender(self) -> str:
+        return self.frame.text(frames.SENDER)
+
+    @property
+    def path(self) -> str:
+        return self.frame.text(frames.PATH)
+
+    @property
+    def interface(self) -> str:
+        return self.frame.text(frames.INTERFACE)
+
+    @property
+    def member(self) -> str:
+        return self.frame.text(frames.MEMBER)
+
+    @property
+    def signature(self) -> str:
+        return self.frame.text(frames.SIGNATURE)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether the caller can wait for a question to be answered by a person."""
+        return bool(self.frame.flags & frames.ALLOW_INTERACTIVE_AUTHORIZATION)
+
+    @property
+    def fds(self) -> frames.Descriptors:
+        return self.frame.fds
+
+    def decode(self) -> None:
+        """Decode the body into `body`.  Raises InvalidArgs."""
+        if self.frame.oversized:
+            raise errors.LimitsExceeded(f"A call may have {frames.MAX_MESSAGE} bytes in all; send less.")
+        if self.fds.truncated:
+            raise errors.LimitsExceeded(
+                "There is no room for the file descriptors that you sent; try again later."
+            )
+        self.body = _decode(self.frame, trusted=False)
+
+
+class _Reader(Unmarshaller):  # type: ignore[misc]
+    """dbus-next's unmarshaller, made fit for a body that nobody has checked (dbus-broker does not).
+
+    Types come from a bounded cache; strings have no NUL inside; from a caller no variant nests.
+    """
+
+    def __init__(self, frame: Frame, trusted: bool) -> None:
+        super().__init__(BytesIO(frame.body))
+        self.endian = 0x6C if frame.little_endian else 0x42
+        self.trusted = trusted
+
+    def read_boolean(self, _: object = None) -> bool:
+        value = self.read_uint32()
+        if value > 1:
+            raise ValueError("a boolean is 0 or 1")
+        return bool(value)
+
+    def read_string(self, _: object = None) -> str:
+        text: str = super().read_string()
+        if self.buf[self.offset - 1] != 0 or "\0" in text:
+            raise ValueError("a string ends with its only NUL")
+        return text
+
+    def read_variant(self, _: object = None) -> Variant:
+        signature = self.read_signature()
+        if not self.trusted and signature not in _SIMPLE:
+            raise ValueError("the type of a variant is not one that any method takes")
+        tree = _tree(signature)
+        if len(tree.types) != 1:
+            raise ValueError("a variant holds one value")
+        return Variant(tree, self.read_argument(tree.types[0]))
+
+
+@lru_cache(maxsize=256)
+def _tree(signature: str) -> SignatureTree:
+    return SignatureTree(signature)
+
+
+def _decode(frame: Frame, trusted: bool) -> list[Any]:
+    """The arguments in a message's body.
+
+    Raises: InvalidArgs for what is not well-formed, whatever dbus-next says to it.
+    """
+    try:
+        reader = _Reader(frame, trusted)
+        reader.readers["v"] = reader.read_variant
+        body = [reader.read_argument(kind) for kind in _tree(frame.text(frames.SIGNATURE)).types]
+    except Exception as error:  # noqa: BLE001 - hostile input meets an unmaintained parser
+        detail = f" ({error})" if type(error) is ValueError else ""
+        raise errors.InvalidArgs(f"The arguments are not well-formed{detail}.") from None
+    if reader.offset != len(frame.body):
+        raise errors.InvalidArgs("The arguments are longer or shorter than their signature.")
+    return body
+
+
+class Bus:
+    """A connection to a bus.
+
+    `handler` is called with every method call and owns it: it answers by `reply` or `error`, and closes the
+    call's descriptors.  `ended` is done, with the reason, when the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.unique_name = ""
+        self.handler: Callable[[Call], None] = lambda call: call.fds.close()
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stream: stream.Stream
+        self._serial = 0
+        self._pending: dict[int, asyncio.Future[Frame]] = {}
+        self._watched: dict[str, set[asyncio.Future[None]]] = {}
+
+    @classmethod
+    async def connect(cls, address: str) -> Self:
+        """Connect, authenticate and say hello.  Raises stream.ConnectError, CallError, Disconnected."""
+        bus = cls()
+        bus._stream = stream.Stream(stream.connect(address), bus._received, bus._end)
+        bus._stream.start()
+        (bus.unique_name,) = await bus.call_driver("Hello")
+        return bus
+
+    def close(self) -> None:
+        """End the connection."""
+        self._stream.close()
+
+    async def drain(self) -> None:
+        """Wait until what was sent is written, at most two seconds."""
+        await self._stream.drain(2.0)
+
+    async def request_name(self, name: str) -> bool:
+        """Own a well-known name, without waiting in its queue.  Returns whether we own it."""
+        (answer,) = await self.call_driver("RequestName", "su", name, _DO_NOT_QUEUE)
+        return bool(answer == _PRIMARY_OWNER)
+
+    # Calls of our own
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: tuple[Any, ...] = (),
+        timeout: float | None = _TIMEOUT,  # noqa: ASYNC109 - part of what a call is
+    ) -> list[Any]:
+        """Call a method and wait for its reply.
+
+        Arguments: timeout: seconds, or None to wait until the reply, the connection's end or cancellation.
+        Returns: the reply's arguments.
+        Raises: CallError (with NoReply after the timeout), Disconnected.
+        """
+        message = Message(
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=list(body),
+        )
+        message.serial = self._next_serial()
+        reply: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        if self.ended.done():
+            raise Disconnected(self.ended.result())
+        self._pending[message.serial] = reply
+        try:
+            self._send(message)
+            async with asyncio.timeout(timeout):
+                frame = await reply
+        except TimeoutError:
+            raise CallError("org.freedesktop.DBus.Error.NoReply", f"{destination} did not answer") from None
+        finally:
+            self._pending.pop(message.serial, None)
+        return _result(frame)
+
+    async def call_driver(self, member: str, signature: str = "", *body: Any) -> list[Any]:
+        """Call a method of the bus itself.  Raises CallError, Disconnected."""
+        return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, body)
+
+    async def watch(self, unique_name: str) -> asyncio.Future[None]:
+        """A future that is done when the connection `unique_name` has left the bus.  See `unwatch`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watchers = self._watched.setdefault(unique_name, set())
+        watchers.add(future)
+        try:
+            if len(watchers) == 1:
+                await self.call_driver("AddMatch", "s", _match(unique_name))
+            (here,) = await self.call_driver("NameHasOwner", "s", unique_name)
+        except BaseException:
+            self.unwatch(unique_name, future)
+            raise
+        if not here and not future.done():
+            future.set_result(None)
+        return future
+
+    def unwatch(self, unique_name: str, future: asyncio.Future[None]) -> None:
+        """Watch no longer."""
+        future.cancel()
+        watchers = self._watched.get(unique_name)
+        if watchers is None:
+            return
+        watchers.discard(future)
+        if not watchers:
+            del self._watched[unique_name]
+            self.send_only(DRIVER, DRIVER_PATH, DRIVER, "RemoveMatch", "s", _match(unique_name))
+
+    # Answers and signals
+
+    async def reply(self, call: Call, signature: str, body: list[Any], fds: list[int] | None = None) -> None:
+        """Answer a call.  Waits while too much waits to be written.
+
+        Arguments: fds: sent with the answer and closed, also where the caller wants no answer.
+        """
+        if call.frame.flags & frames.NO_REPLY_EXPECTED:
+            frames.Descriptors(fds or []).close()
+            return
+        try:
+            await self._stream.room()
+        except BaseException:
+            frames.Descriptors(fds or []).close()
+            raise
+        message = Message(
+            message_type=MessageType.METHOD_RETURN,
+            flags=MessageFlag.NO_REPLY_EXPECTED,
+            destination=call.sender,
+            reply_serial=call.frame.serial,
+            signature=signature,
+            body=body,
+            unix_fds=fds or [],
+        )
+        failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
+        instead = self._error(call, failed) if fds else None
+        self._send(message, fds, instead)
+
+    def error(self, call: Call, error: errors.Error) -> None:
+        """Answer a call with an error."""
+        if not call.frame.flags & frames.NO_REPLY_EXPECTED:
+            self._send(self._error(call, error))
+
+    def signal(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        *body: Any,
+        destination: str | None = None,
+    ) -> None:
+        """Send a signal, to everybody or to one connection."""
+        self._send(
+            Message(
+                message_type=MessageType.SIGNAL,
+                flags=MessageFlag.NO_REPLY_EXPECTED,
+                destination=destination,
+                path=path,
+                interface=interface,
+                member=member,
+                signature=signature,
+                body=list(body),
+            )
+        )
+
+    def _error(self, call: Call, error: errors.Error) -> Message:
+        return Message(
+            message_type=MessageType.ERROR,
+            flags=MessageFlag.NO_REPLY_EXPECTED,
+            destination=call.sender,
+            reply_serial=call.frame.serial,
+            error_name=error.dbus_name,
+            signature="s",
+            body=[error.message],
+        )
+
+    def send_only(
+        self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
+    ) -> None:
+        """Call a method without wanting an answer."""
+        self._send(
+            Message(
+                flags=MessageFlag.NO_REPLY_EXPECTED,
+                destination=destination,
+                path=path,
+                interface=interface,
+                member=member,
+                signature=signature,
+                body=list(body),
+            )
+        )
+
+    def _send(self, message: Message, fds: list[int] | None = None, instead: Message | None = None) -> None:
+        if not message.serial:
+            message.serial = self._next_serial()
+        try:
+            data = bytes(message._marshall(negotiate_unix_fd=True))
+            spare = b""
+            if instead is not None:
+                instead.serial = self._next_serial()
+                spare = bytes(instead._marshall())
+        except BaseException:
+            frames.Descriptors(fds or []).close()
+            raise
+        self._stream.send(data, fds, spare)
+
+    def _next_serial(self) -> int:
+        self._serial = self._serial % 0xFFFFFFFF + 1  # never 0
+        return self._serial
+
+    # What comes in
+
+    def _received(self, frame: Frame) -> None:
+        if frame.kind == frames.METHOD_CALL:
+            self.handler(Call(frame))
+            return
+        frame.fds.close()  # none of our calls asks for descriptors, and no signal that we want has any
+        if frame.kind in (frames.METHOD_RETURN, frames.ERROR):
+            reply = self._pending.pop(frame.number(frames.REPLY_SERIAL), None)
+            if reply is not None and not reply.done():
+                reply.set_result(frame)
+        elif frame.kind == frames.SIGNAL and frame.text(frames.SENDER) == DRIVER:
+            self._driver_says(frame)
+
+    def _driver_says(self, frame: Frame) -> None:
+        if frame.text(frames.MEMBER) == "NameLost" and frame.text(frames.SIGNATURE) == "s":
+            self._stream.close("the bus took the name away")
+        if frame.text(frames.MEMBER) != "NameOwnerChanged" or frame.text(frames.SIGNATURE) != "sss":
+            return
+        name, _, owner = _decode(frame, trusted=True)
+        if not owner:
+            for future in self._watched.get(name, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def _end(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
+        for reply in self._pending.values():
+            if not reply.done():
+                reply.set_exception(Disconnected(reason))
+        self._pending.clear()
+
+
+def _match(unique_name: str) -> str:
+    return f"type='signal',sender='{DRIVER}',member='NameOwnerChanged',arg0='{unique_name}',arg2=''"
+
+
+def _result(frame: Frame) -> list[Any]:
+    """The arguments of a reply to a call of ours.  Raises CallError."""
+    if frame.oversized:
+        raise CallError("org.freedesktop.DBus.Error.LimitsExceeded", "the answer is too large")
+    try:
+        body = _decode(frame, trusted=True)
+    except errors.InvalidArgs as error:
+        raise CallError("org.freedesktop.DBus.Error.InconsistentMessage", error.message) from None
+    if frame.kind == frames.ERROR:
+        text = body[0] if body and isinstance(body[0], str) else ""
+        raise CallError(frame.text(frames.ERROR_NAME), text)
+    return body

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The configuration: mountnsd.toml and then its drop-ins, in the order of their names.
+
+Source: mountnsd.toml(5).
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DIRECTORY = Path("/etc/mountnsd")
+FILE = "mountnsd.toml"
+DROP_INS = "mountnsd.toml.d"
+
+
+class ConfigError(Exception):
+    """A file that cannot be used.  The message names the file and the line or the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What can be set, with its defaults."""
+
+    max_namespaces: int = 16384
+    max_namespaces_per_user: int = 256
+    idle_timeout_sec: int = 0  # 0: stay
+
+
+_RANGES = {
+    "max_namespaces": (1, 100_000),
+    "max_namespaces_per_user": (0, 100_000),
+    "idle_timeout_sec": (0, 86_400 * 365),
+}
+
+
+def load(directory: Path = DIRECTORY) -> Config:
+    """Read the configuration below `directory`; what is not there is left at its default.
+
+    Raises: ConfigError.
+    """
+    files = [directory / FILE, *sorted((directory / DROP_INS).glob("*.toml"))]
+    values: dict[str, int] = {}
+    for path in files:
+        values |= _read(path)
+    return Config(**values)
+
+
+def _read(path: Path) -> dict[str, int]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return {key: _checked(path, key, value) for key, value in content.items()}
+
+
+def _checked(path: Path, key: str, value: Any) -> int:
+    if key not in _RANGES:
+        raise ConfigError(f"{path}: there is no setting {key!r}; there are {', '.join(_RANGES)}")
+    low, high = _RANGES[key]
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{path}: {key} is a whole number from {low} to {high}, not {value!r}")
+    return value

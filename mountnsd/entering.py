@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Enter: from the call to the process inside, and until it has ended.
+
+Out of scope: how the process is made (launcher.py).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections import Counter
+
+from mountnsd import identity, launcher, names, options
+from mountnsd.authority import Action
+from mountnsd.bus import Bus
+from mountnsd.callers import Caller
+from mountnsd.errors import LimitsExceeded
+from mountnsd.identity import Identity
+from mountnsd.interface import MANAGER, NAMESPACE
+from mountnsd.launcher import Launcher, Process
+from mountnsd.methods import Methods, details_of, plain_options
+from mountnsd.options import EnterOptions
+from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.registry import Namespace, Registry
+
+log = logging.getLogger(__name__)
+
+MAX_PER_USER = 256  # processes that one user but root may have started by Enter and that have not ended
+
+
+class Entering:
+    """The method Enter and the processes that it started."""
+
+    def __init__(self, bus: Bus, registry: Registry, methods: Methods) -> None:
+        self._bus = bus
+        self._registry = registry
+        self._methods = methods
+        self._launcher = Launcher()
+        self._started: Counter[int] = Counter()  # by the caller's uid
+        self._followers: set[asyncio.Task[None]] = set()
+
+    def entries(self) -> dict[tuple[str, str], Entry]:
+        """This part of the dispatch table."""
+        entry = Entry((Action.ENTER, Action.ENTER_AS), self._enter)
+        return {(MANAGER, "Enter"): entry, (NAMESPACE, "Enter"): entry}
+
+    @property
+    def running(self) -> int:
+        """How many processes that Enter started have not ended."""
+        return self._started.total()
+
+    async def close(self) -> None:
+        """Follow no process any more; they go on."""
+        for follower in self._followers:
+            follower.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+
+    def _enter(self, request: Request) -> Plan:
+        found, (argv, fds, given) = self._methods.subject(request)
+        assert isinstance(argv, list)  # noqa: S101 - the signature says so, here and below
+        assert isinstance(fds, dict)  # noqa: S101
+        chosen = options.enter(plain_options(given))  # type: ignore[arg-type]
+        launcher.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, chosen.tty)
+        caller = request.caller
+        if caller.uid and self._started[caller.uid] >= MAX_PER_USER:
+            raise LimitsExceeded(
+                f"You have {MAX_PER_USER} processes inside namespaces, as many as one may have; end one first."
+            )
+        as_self = chosen.user is None or _names_uid(chosen.user, caller.uid)
+        action = Action.ENTER if as_self and not chosen.new_privileges else Action.ENTER_AS
+
+        async def run() -> Answer:
+            who = await asyncio.to_thread(_identify, caller, chosen, as_self)
+            borrowed = {number: request.call.fds.get(handle) for number, handle in fds.items()}
+            return await self._start(found, tuple(argv), borrowed, chosen, who, caller)
+
+        details = details_of(found) | {
+            "user": str(caller.uid) if as_self else _shown_user(chosen.user),
+            "program": names.shown(argv[0], 256)[1:-1] if argv else "",
+        }
+        return Plan(run, details, action)
+
+    async def _start(
+        self,
+        found: Namespace,
+        argv: tuple[str, ...],
+        fds: dict[int, int],
+        chosen: EnterOptions,
+        who: Identity,
+        caller: Caller,
+    ) -> Answer:
+        gone = await self._bus.watch(caller.name) if chosen.kill_on_disconnect else None
+        self._started[caller.uid] += 1
+        namespace = -1
+        try:
+            namespace = self._registry.open(found)
+            process = await self._launcher.launch(
+                launcher.Request(
+                    namespace=found.name,
+                    namespace_fd=namespace,
+                    argv=argv,
+                    identity=who,
+                    env=chosen.env,
+                    cwd=chosen.cwd,
+                    fds=fds,
+                    tty=chosen.tty,
+                    new_privileges=chosen.new_privileges,
+                )
+            )
+        except BaseException:
+            self._ended(caller, gone)
+            raise
+        finally:
+            if namespace >= 0:
+                os.close(namespace)
+        log.info(
+            "Process %d of uid %d entered namespace %s for uid %d",
+            process.pid,
+            who.uid,
+            found.name,
+            caller.uid,
+            extra={"mountns_name": found.name, "mountns_inode": found.inode, "caller_uid": caller.uid},
+        )
+        pidfd = os.dup(process.pidfd)
+        follower = asyncio.ensure_future(self._follow(process, found, caller, gone))
+        self._followers.add(follower)
+        follower.add_done_callback(self._followers.discard)
+        return Answer([process.pid, 0], [pidfd])
+
+    async def _follow(
+        self, process: Process, found: Namespace, caller: Caller, gone: asyncio.Future[None] | None
+    ) -> None:
+        """Wait until the process has ended, and tell the caller; or end it when the caller has gone."""
+        try:
+            if gone is not None:
+                await asyncio.wait((process.exited, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not process.exited.done():
+                    log.info("Process %d is killed: its caller has left the bus", process.pid)
+                    process.signal(signal.SIGKILL)
+            code, status = await asyncio.shield(process.exited)
+            self._bus.signal(
+                names.ROOT_PATH,
+                MANAGER,
+                "Exited",
+                "usii",
+                process.pid,
+                found.name,
+                code,
+                status,
+                destination=caller.name,
+            )
+        finally:
+            process.close()
+            self._ended(caller, gone)
+
+    def _ended(self, caller: Caller, gone: asyncio.Future[None] | None) -> None:
+        self._started[caller.uid] -= 1
+        if not self._started[caller.uid]:
+            del self._started[caller.uid]
+        if gone is not None:
+            self._bus.unwatch(caller.name, gone)
+
+
+def _names_uid(user: str, uid: int) -> bool:
+    """Whether the text is this very uid; a name is looked up only once its use is allowed."""
+    return user == str(uid)
+
+
+def _shown_user(user: str | None) -> str:
+    return names.shown(user or "", 256)[1:-1]
+
+
+def _identify(caller: Caller, chosen: EnterOptions, as_self: bool) -> Identity:
+    """Look the target user up.  May block in NSS: for a thread."""
+    if as_self or chosen.user is None:
+        if caller.uid == 0:
+            return identity.of_user("0")
+        return identity.of_caller(caller.uid, caller.groups)
+    return identity.of_user(chosen.user)

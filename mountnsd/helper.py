@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Short-lived helper threads, for kernel work that must not happen in the daemon's one thread.
+
+A thread that has left the host's mount namespace can do no other work ever
+after, so each function gets a thread of its own that ends with it: there is
+no pool.  Out of scope: what the work is.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+_MOST_AT_ONCE = 8
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def run_blocking(function: Callable[[], T]) -> T:
+    """Run `function` in a thread of its own and wait for it.  Raises what it raises."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="mountnsd-helper", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+async def run(
+    function: Callable[[], T],
+    discard: Callable[[T], object] | None = None,
+    always: Callable[[], object] | None = None,
+) -> T:
+    """Run `function` in a thread of its own, at most eight at once.
+
+    Arguments: function: the work; discard: called with a result that nobody waits for any more, because
+        the task was cancelled: closes what the result holds open; always: called once when the function
+        does not run any more, or never will: closes what it works on.  Both are called in the event loop.
+    Raises: what the function raises.
+    """
+    loop = asyncio.get_running_loop()
+    slots = _slots.setdefault(loop, asyncio.Semaphore(_MOST_AT_ONCE))
+    try:
+        await slots.acquire()
+    except asyncio.CancelledError:
+        if always is not None:
+            always()
+        raise
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        slots.release()
+        if always is not None:
+            always()
+        if future.cancelled():
+            if error is None and discard is not None:
+                discard(result)  # type: ignore[arg-type]
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - raised again in the event loop
+            failure = error
+        loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=body, name="mountnsd-helper", daemon=True).start()
+    return await future

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The holder mount and its pins.
+
+The holder is a small tmpfs, private and unbindable; a pin is an empty file in
+it with a mount namespace (nsfs) bound over it.  Every operation on pins is
+here, and reaches them through one descriptor of the holder, so that neither a
+symlink nor a mount over the path can lead it elsewhere.
+
+Out of scope: what the namespaces are for, and who owns them (registry.py).
+Sources: mount_namespaces(7), open_tree(2), move_mount(2), umount2(2),
+proc_pid_mountinfo(5).
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import Self
+
+from mountnsd import mountinfo, names, syscalls
+from mountnsd.errors import Failed, MountFailed, NamespaceStale
+from mountnsd.namespace import Host
+
+log = logging.getLogger(__name__)
+
+SOURCE = "mountnsd"
+DIRECTORY = "ns"
+_INODES = 1 << 17
+_SIZE = "1m"  # pins are empty files: nothing is ever written here
+
+_NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
+_PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A name and the inode of the namespace that is bound there."""
+
+    name: str
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What lies in the holder.
+
+    pins: those that all witnesses agree on; covered: pins that something else is mounted over;
+    leftovers: names of plain files, which creations that were cut short left.
+    """
+
+    pins: tuple[Pin, ...]
+    covered: tuple[Pin, ...]
+    leftovers: tuple[str, ...]
+
+
+class Holder:
+    """The holder of one runtime directory.  `Holder.ensure` makes or finds it."""
+
+    def __init__(self, runtime_directory: str, fd: int, mount_id: int) -> None:
+        self.runtime_directory = runtime_directory
+        self.path = os.path.join(runtime_directory, DIRECTORY)
+        self._fd = fd
+        self._mount_id = mount_id
+        self._device = os.fstat(fd).st_dev
+        self._reported: frozenset[str] = frozenset()
+
+    @classmethod
+    def ensure(cls, runtime_directory: str) -> Self:
+        """Find the holder below `runtime_directory`, or set it up; once, however many start at once.
+
+        Raises: Failed where the directory is not root's own or something else is mounted over the holder;
+            MountFailed, OSError.
+        """
+        runtime_directory = os.path.realpath(runtime_directory)  # as mountinfo will spell it
+        directory = _open_runtime_directory(runtime_directory)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(DIRECTORY, 0o700, dir_fd=directory)
+            path = os.path.join(runtime_directory, DIRECTORY)
+            if not _is_holder(directory, path):
+                _mount_holder(directory)
+            fd = os.open(
+                DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
+            )
+            try:
+                syscalls.mount_setattr(
+                    fd, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_UNBINDABLE
+                )  # unbindable is private, too: do_make_slave() comes first
+                return cls(runtime_directory, fd, _mount_id(fd))
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise MountFailed(
+                f"Cannot set up the holder below {runtime_directory}",
+                error.strerror or "",
+                error.errno or errno.EIO,
+            ) from error
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Close the holder's descriptor; the holder and its pins stay."""
+        os.close(self._fd)
+
+    def host(self) -> Host:
+        """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        own = os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            number = syscalls.mntns_id(own)
+        finally:
+            os.close(own)
+        mounts = {mount.id: mount for mount in mountinfo.parse(mountinfo.read())}
+        below = mounts[mounts[self._mount_id].parent]
+        return Host(
+            proc=proc,
+            holder=self.path,
+            device=self._device,
+            below=os.open(below.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+            id=number,
+        )
+
+    def trouble(self) -> str | None:
+        """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
+        try:
+            seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
+        except OSError as error:
+            return f"unreachable ({error.strerror})"
+        try:
+            if _mount_id(seen) == self._mount_id:
+                return None
+            mine = [m for m in mountinfo.parse(mountinfo.read()) if m.id == self._mount_id]
+            return "overmounted" if mine else "unmounted"
+        finally:
+            os.close(seen)
+
+    def pin_path(self, name: str) -> str:
+        """The path of a pin, for nsenter(1) and mount(8)."""
+        return f"{self.path}/{name}"
+
+    def pin(self, name: str, namespace: int) -> None:
+        """Bind the namespace that the descriptor `namespace` refers to under `name`.
+
+        Nothing is left behind when it fails.  Raises: MountFailed; ENOSPC where the holder is full,
+        EINVAL where the namespace's id is not above that of this one.
+        """
+        step = "open_tree"
+        try:
+            flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
+            tree = syscalls.open_tree(namespace, "", flags)
+            try:
+                step = "create the pin's file"
+                create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(name, create, 0o400, dir_fd=self._fd))
+                step = "move_mount"
+                try:
+                    syscalls.move_mount(tree, "", self._fd, name, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+                except OSError:
+                    os.unlink(name, dir_fd=self._fd)
+                    raise
+            finally:
+                os.close(tree)
+        except OSError as error:
+            raise MountFailed(f"Cannot pin the namespace '{name}'", step, error.errno or errno.EIO) from error
+
+    def open(self, name: str, inode: int) -> int:
+        """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.
+
+        Raises: NamespaceStale where something else is there, or nothing.
+        """
+        fd = self._open_witnessed(name, inode)
+        if fd is None:
+            raise NamespaceStale(
+                f"The pin of namespace '{name}' no longer leads to it: something is mounted over "
+                f"{self.pin_path(name)} or it was unmounted by hand. See 'findmnt {self.pin_path(name)}'."
+            )
+        return fd
+
+    def unpin(self, name: str, inode: int) -> bool:
+        """Unmount the pin and remove its file.
+
+        Returns: whether the pin was held open by somebody, so that the namespace lives on until that is closed.
+        Raises: NamespaceStale where something else is there; MountFailed.
+        """
+        os.close(self.open(name, inode))
+        target = f"/proc/self/fd/{self._fd}/{name}"
+        held_open = False
+        step = "umount2"
+        try:
+            try:
+                syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                held_open = True
+                syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+            step = "unlink"
+            self.remove_leftover(name)
+        except OSError as error:
+            raise MountFailed(
+                f"Cannot unpin the namespace '{name}'", step, error.errno or errno.EIO
+            ) from error
+        return held_open
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove the plain, empty file of a pin that is not (or no longer) mounted.  Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._fd)
+
+    def survey(self) -> Survey:
+        """Read what is in the holder: mountinfo first, then the four witnesses for each pin.
+
+        What is not ours is left alone, and logged once.
+        """
+        mounted = self._mounted()
+        pins: list[Pin] = []
+        covered: list[Pin] = []
+        foreign: set[str] = set()
+        for name, inode in mounted.items():
+            if inode is None or not names.is_valid(name):
+                foreign.add(name)
+                continue
+            fd = self._open_witnessed(name, inode)
+            if fd is None:
+                covered.append(Pin(name, inode))
+            else:
+                os.close(fd)
+                pins.append(Pin(name, inode))
+        leftovers: list[str] = []
+        for name in os.listdir(self._fd):
+            if name in mounted:
+                continue
+            if self._is_leftover(name):
+                leftovers.append(name)
+            else:
+                foreign.add(name)
+        for name in sorted(foreign - self._reported):
+            log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
+        self._reported = frozenset(foreign)
+        return Survey(tuple(pins), tuple(covered), tuple(leftovers))
+
+    def _mounted(self) -> dict[str, int | None]:
+        """The inode that mountinfo gives for each mount on the holder; None for what is no mount namespace."""
+        mounted: dict[str, int | None] = {}
+        parent = str(self._mount_id)
+        prefix = self.path + "/"
+        for line in mountinfo.read().split("\n"):
+            # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
+            if line.split(" ", 2)[1:2] != [parent]:
+                continue
+            mount = mountinfo.parse_line(line)
+            if mount is None or not mount.target.startswith(prefix):
+                continue
+            match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
+            mounted[mount.target[len(prefix) :]] = int(match[1]) if match else None
+        return mounted
+
+    def _open_witnessed(self, name: str, inode: int) -> int | None:
+        """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
+
+        First by O_PATH: opening a device or a fifo that was mounted there could block or do something.
+        """
+        try:
+            path = os.open(name, _PATH_FLAGS, dir_fd=self._fd)
+        except OSError:
+            return None
+        try:
+            if syscalls.fstatfs_type(path) != syscalls.NSFS_MAGIC or os.fstat(path).st_ino != inode:
+                return None
+            fd = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        finally:
+            os.close(path)
+        try:
+            if syscalls.ns_type(fd) == syscalls.CLONE_NEWNS and os.fstat(fd).st_ino == inode:
+                return fd
+        except OSError:
+            pass
+        os.close(fd)
+        return None
+
+    def _is_leftover(self, name: str) -> bool:
+        """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder."""
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size == 0
+            and status.st_uid == 0
+            and status.st_dev == self._device
+            and names.is_valid(name)
+        )
+
+
+def close_host(host: Host) -> None:
+    """Close the descriptors of `Holder.host`."""
+    os.close(host.proc)
+    os.close(host.below)
+
+
+def _open_runtime_directory(path: str) -> int:
+    """Make and open the runtime directory.  Raises Failed where somebody else could change what is in it."""
+    os.makedirs(path, 0o755, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    if status.st_uid != 0 or status.st_mode & 0o022:
+        os.close(fd)
+        raise Failed(
+            f"{path} must belong to root and be writable by nobody else; correct that and start again."
+        )
+    return fd
+
+
+def _mount_id(fd: int) -> int:
+    """The mount that a descriptor is on, proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123
+        for line in file:
+            key, _, value = line.partition(":")
+            if key == "mnt_id":
+                return int(value)
+    raise OSError(errno.ENODATA, "fdinfo has no mnt_id")
+
+
+def _is_holder(directory: int, path: str) -> bool:
+    """Whether the holder is mounted there already.
+
+    Raises Failed where something else is mounted there: it is not ours to remove.
+    """
+    fd = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
+    try:
+        if _mount_id(fd) == _mount_id(directory):
+            return False
+        top = _mount_id(fd)
+        mount = next((m for m in mountinfo.parse(mountinfo.read()) if m.id == top), None)
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    private = status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o700
+    if private and mount is not None and (mount.fstype, mount.source, mount.root) == ("tmpfs", SOURCE, "/"):
+        return True
+    raise Failed(
+        f"{path} is covered by a mount that is not mountnsd's; see 'findmnt {path}', "
+        f"unmount it with 'umount {path}' and start again."
+    )
+
+
+def _mount_holder(directory: int) -> None:
+    context = syscalls.fsopen("tmpfs")
+    try:
+        syscalls.fsconfig_set(context, "source", SOURCE)
+        syscalls.fsconfig_set(context, "mode", "0700")
+        syscalls.fsconfig_set(context, "size", _SIZE)
+        syscalls.fsconfig_set(context, "nr_inodes", str(_INODES))
+        syscalls.fsconfig_create(context)
+        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+        mount = syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+    try:
+        syscalls.move_mount(mount, "", directory, DIRECTORY, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(mount)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What mountnsd knows of a namespace beyond what the kernel says: one JSON file each.
+
+A file is written whole as `.NAME.json.new` and then renamed to `NAME.json`.
+While a namespace is made the rename comes after the pin, so that the rename is
+the moment from which it exists: a pin beside a `.new` file that was not
+renamed is an unfinished creation.
+
+Out of scope: whether the namespace is there (holder.py).  A file that is
+garbled, foreign or not root's is treated as absent.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import stat
+from dataclasses import asdict, dataclass, field
+
+from mountnsd import names
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = "meta"
+_SUFFIX = ".json"
+_NEW_SUFFIX = ".json.new"
+_MAX_SIZE = 64 * 1024
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What is kept of one namespace.
+
+    inode and id say which namespace it is about: another one under the same name has nothing of it.
+    """
+
+    inode: int
+    id: int = 0
+    owner: int = 0
+    created_usec: int = 0
+    propagation: str = ""
+    description: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class MetadataStore:
+    """The metadata directory of one runtime directory."""
+
+    def __init__(self, runtime_directory: str) -> None:
+        """Make and open the directory.  Raises OSError."""
+        path = os.path.join(runtime_directory, DIRECTORY)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.fchmod(self._fd, 0o700)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def prepare(self, name: str, metadata: Metadata) -> None:
+        """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""
+        self._unlink(f".{name}{_NEW_SUFFIX}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(f".{name}{_NEW_SUFFIX}", flags, 0o600, dir_fd=self._fd)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(asdict(metadata), file)
+
+    def commit(self, name: str) -> None:
+        """Make what `prepare` wrote valid, at once and whole.  Raises OSError."""
+        os.rename(f".{name}{_NEW_SUFFIX}", f"{name}{_SUFFIX}", src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def discard(self, name: str) -> None:
+        """Forget what `prepare` wrote."""
+        self._unlink(f".{name}{_NEW_SUFFIX}")
+
+    def remove(self, name: str) -> None:
+        """Forget `name`."""
+        self._unlink(f"{name}{_SUFFIX}")
+
+    def prepared(self) -> set[str]:
+        """Names whose metadata was prepared and never made valid: creations that were cut short."""
+        return {
+            entry[1 : -len(_NEW_SUFFIX)]
+            for entry in os.listdir(self._fd)
+            if entry.startswith(".") and entry.endswith(_NEW_SUFFIX)
+        }
+
+    def names(self) -> set[str]:
+        """Names that have metadata."""
+        found = (entry[: -len(_SUFFIX)] for entry in os.listdir(self._fd) if entry.endswith(_SUFFIX))
+        return {name for name in found if names.is_valid(name)}
+
+    def read(self, name: str) -> Metadata | None:
+        """The metadata of `name`, or None where there is none that can be believed (which is logged)."""
+        try:
+            fd = os.open(f"{name}{_SUFFIX}", _OPEN, dir_fd=self._fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("Metadata of namespace %s cannot be read: %s", name, error.strerror)
+            return None
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+                log.warning("Metadata of namespace %s is no plain file of root's: ignored", name)
+                return None
+            text = file.read(_MAX_SIZE + 1)
+        try:
+            return _decode(text)
+        except (ValueError, TypeError, RecursionError):
+            log.warning("Metadata of namespace %s is garbled: ignored", name)
+            return None
+
+    def _unlink(self, entry: str) -> None:
+        try:
+            os.unlink(entry, dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # a directory of that name, say: not ours
+            log.warning("Left alone in the metadata: %s: %s", names.shown(entry), error.strerror)
+
+
+def _decode(text: bytes) -> Metadata:
+    """Raises ValueError or TypeError for anything that `prepare` would not have written."""
+    if len(text) > _MAX_SIZE:
+        raise ValueError("too long")
+    value = json.loads(text)
+    metadata = Metadata(**value)
+    numbers = (metadata.inode, metadata.id, metadata.owner, metadata.created_usec)
+    if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
+        raise ValueError("a number is none, or out of range")
+    if metadata.owner >= 1 << 32:
+        raise ValueError("the owner is no uid")
+    if not isinstance(metadata.propagation, str) or not isinstance(metadata.description, str):
+        raise TypeError("a text is none")
+    labels = metadata.labels
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise TypeError("the labels are none")
+    return metadata

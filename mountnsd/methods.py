@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The methods of org.mountnsd1.Manager and org.mountnsd1.Namespace, but for Enter (entering.py).
+
+A method of the manager takes the name that the same method of a namespace's
+object already has: both share one function here.
+"""
+
+import os
+
+from mountnsd import mounts, names, options, processes
+from mountnsd.authority import Action
+from mountnsd.bus import Variant
+from mountnsd.errors import InvalidArgs, NoNamespaceForPID
+from mountnsd.interface import MANAGER, NAMESPACE
+from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.registry import Namespace, Registry
+
+
+def plain_options(given: dict[str, Variant]) -> dict[str, tuple[str, object]]:
+    """An a{sv} as option checking takes it: the signature and the value of each."""
+    return {key: (variant.signature, variant.value) for key, variant in given.items()}
+
+
+def details_of(found: Namespace) -> dict[str, str]:
+    """What polkit's rules are told of the namespace a call is about."""
+    return {"name": found.name, "owner": str(found.owner)}
+
+
+class Methods:
+    """The methods, over one registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def entries(self) -> dict[tuple[str, str], Entry]:
+        """This part of the dispatch table: by interface and member."""
+        return {
+            (MANAGER, "Create"): Entry((Action.CREATE,), self._create),
+            (MANAGER, "Open"): Entry((Action.OPEN,), self._open),
+            (MANAGER, "Destroy"): Entry((Action.DESTROY,), self._destroy),
+            (MANAGER, "List"): Entry((Action.LIST,), self._list),
+            (MANAGER, "GetNamespace"): Entry((Action.LIST,), self._get_namespace),
+            (MANAGER, "GetNamespaceByPID"): Entry((Action.LIST,), self._get_namespace_by_pid),
+            (NAMESPACE, "Open"): Entry((Action.OPEN,), self._open),
+            (NAMESPACE, "Destroy"): Entry((Action.DESTROY,), self._destroy),
+            (NAMESPACE, "GetProcesses"): Entry((Action.LIST,), self._get_processes),
+            (NAMESPACE, "GetMounts"): Entry((Action.LIST,), self._get_mounts),
+            (NAMESPACE, "GetChanges"): Entry((Action.LIST,), self._get_changes),
+            (NAMESPACE, "Mount"): Entry((Action.MOUNT,), self._mount),
+            (NAMESPACE, "Unmount"): Entry((Action.MOUNT,), self._unmount),
+        }
+
+    def subject(self, request: Request) -> tuple[Namespace, list[object]]:
+        """The namespace that a call is about, and the arguments that follow its name.
+
+        Raises: NoSuchNamespace, InvalidArgs.
+        """
+        if request.namespace is not None:
+            return request.namespace, request.arguments
+        name, *rest = request.arguments
+        return self._registry.get(names.check(name)), rest
+
+    def _create(self, request: Request) -> Plan:
+        name, given = request.arguments
+        names.check(name)
+        chosen = options.create(plain_options(given))
+
+        async def run() -> Answer:
+            made, _ = await self._registry.create(name, request.caller.uid, chosen)
+            return Answer([names.to_path(made.name)])
+
+        details = {"name": name, "owner": str(request.caller.uid)}
+        if chosen.source is not None:
+            details["from"] = self._registry.get(chosen.source).name
+        return Plan(run, details)
+
+    def _open(self, request: Request) -> Plan:
+        found, _ = self.subject(request)
+
+        async def run() -> Answer:
+            return Answer([0], [self._registry.open(found)])
+
+        return Plan(run, details_of(found))
+
+    def _destroy(self, request: Request) -> Plan:
+        found, (given,) = self.subject(request)
+        chosen = options.destroy(plain_options(given))  # type: ignore[arg-type]
+
+        async def run() -> Answer:
+            return Answer([await self._registry.destroy(found, chosen)])
+
+        return Plan(run, details_of(found))
+
+    def _list(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
+        async def run() -> Answer:
+            inside = processes.count()
+            rows = [
+                [found.name, names.to_path(found.name), found.inode, found.owner, inside[found.inode]]
+                for found in self._registry.all()
+            ]
+            return Answer([rows])
+
+        return Plan(run)
+
+    def _get_namespace(self, request: Request) -> Plan:
+        found, _ = self.subject(request)
+
+        async def run() -> Answer:
+            return Answer([names.to_path(found.name)])
+
+        return Plan(run, details_of(found))
+
+    def _get_namespace_by_pid(self, request: Request) -> Plan:
+        (given,) = request.arguments
+        pid = given or request.caller.pid
+        if not 0 < pid < 1 << 31:
+            raise InvalidArgs(f"{given} is no process id.")
+
+        async def run() -> Answer:
+            inode = processes.namespace_of_living(pid)
+            found = None if inode is None else self._registry.with_inode(inode)
+            if found is None:
+                why = "is not running" if inode is None else "is in none of the namespaces kept here"
+                raise NoNamespaceForPID(f"The process {pid} {why}; see 'lsns -p {pid}'.")
+            return Answer([names.to_path(found.name)])
+
+        return Plan(run)
+
+    def _get_processes(self, request: Request) -> Plan:
+        found, _ = self.subject(request)
+
+        async def run() -> Answer:
+            inside = self._registry.processes(found)
+            return Answer([[[process.pid, process.uid, process.command] for process in inside]])
+
+        return Plan(run, details_of(found))
+
+    def _get_mounts(self, request: Request) -> Plan:
+        found, _ = self.subject(request)
+
+        async def run() -> Answer:
+            rows = [
+                [
+                    mount.id,
+                    mount.parent,
+                    mount.device,
+                    _text(mount.root),
+                    _text(mount.target),
+                    _text(mounts.all_options(mount)),
+                    _text(mount.fstype),
+                    _text(mount.source),
+                ]
+                for mount in await self._registry.mounts(found)
+            ]
+            return Answer([rows])
+
+        return Plan(run, details_of(found))
+
+    def _get_changes(self, request: Request) -> Plan:
+        found, _ = self.subject(request)
+
+        async def run() -> Answer:
+            rows = [
+                [
+                    change.kind,
+                    _text(change.mount.target),
+                    _text(change.mount.fstype),
+                    _text(change.mount.source),
+                    _text(change.mount.root),
+                    _text(mounts.all_options(change.mount)),
+                ]
+                for change in await self._registry.changes(found)
+            ]
+            return Answer([rows])
+
+        return Plan(run, details_of(found))
+
+    def _mount(self, request: Request) -> Plan:
+        found, arguments = self.subject(request)
+        what = mounts.check(*arguments)  # type: ignore[arg-type]
+
+        async def run() -> Answer:
+            await self._registry.mount(found, what)
+            return Answer()
+
+        return Plan(run, details_of(found))
+
+    def _unmount(self, request: Request) -> Plan:
+        found, (where, given) = self.subject(request)
+        assert isinstance(where, str)  # noqa: S101 - the signature says so
+        mounts.check_target(where)
+        chosen = options.unmount(plain_options(given))  # type: ignore[arg-type]
+
+        async def run() -> Answer:
+            await self._registry.unmount(found, where, chosen.lazy)
+            return Answer()
+
+        return Plan(run, details_of(found))
+
+
+def _text(text: str) -> str:
+    """Text from the kernel as a D-Bus string: bytes that are not UTF-8 become U+FFFD."""
+    return os.fsencode(text).decode("utf-8", "replace")

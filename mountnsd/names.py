@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Names of namespaces, and the object paths made of them.
+
+Out of scope: whether a namespace of that name exists.
+"""
+
+import re
+
+from mountnsd.errors import InvalidArgs
+
+MAX_LENGTH = 64
+ROOT_PATH = "/org/mountnsd1"
+NAMESPACE_PREFIX = ROOT_PATH + "/namespace/"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_ESCAPED = re.compile(r"(?:[A-Za-z0-9]|_[0-9a-f]{2})+", re.ASCII)
+
+
+def is_valid(name: str) -> bool:
+    """Whether `name` may name a namespace: 1 to 64 of `A-Z a-z 0-9 _ . -`, first not `.` or `-`, no `..`."""
+    return _NAME.fullmatch(name) is not None and ".." not in name
+
+
+def check(name: str) -> str:
+    """Return `name`, or raise InvalidArgs that says what a name is made of."""
+    if not is_valid(name):
+        raise InvalidArgs(
+            f"{shown(name)} is no name for a namespace: take 1 to {MAX_LENGTH} of A-Z a-z 0-9 _ . -, "
+            "not beginning with . or -, and without '..'."
+        )
+    return name
+
+
+def shown(text: str, most: int = 80) -> str:
+    """Text of a caller, quoted, escaped and cut so that it is safe in a message or a log line."""
+    cut = text if len(text) <= most else text[:most] + "…"
+    return ascii(cut) if len(cut) == len(text) else ascii(cut[:-1]) + "…"
+
+
+def to_path(name: str) -> str:
+    """The object path of the namespace `name`.
+
+    Escaped as sd_bus_path_encode(3) does: every byte outside `[A-Za-z0-9]`, and a leading digit, becomes `_xx`.
+    """
+    first = True
+    out = []
+    for byte in name.encode():
+        character = chr(byte)
+        plain = character.isascii() and (character.isalpha() or (character.isdigit() and not first))
+        out.append(character if plain else f"_{byte:02x}")
+        first = False
+    return NAMESPACE_PREFIX + ("".join(out) or "_")
+
+
+def from_path(path: str) -> str | None:
+    """The name of the namespace whose object is at `path`, or None where that can be no namespace's path.
+
+    Only the one spelling that `to_path` gives is accepted, so that no object has two paths.
+    """
+    if not path.startswith(NAMESPACE_PREFIX):
+        return None
+    label = path[len(NAMESPACE_PREFIX) :]
+    if len(label) > 3 * MAX_LENGTH or not _ESCAPED.fullmatch(label):
+        return None
+    name = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), label)
+    return name if is_valid(name) and to_path(name) == path else None

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Mount namespaces themselves: make one, look into one.
+
+Everything here that leaves the host's mount namespace is meant for a helper
+thread (helper.py) that ends afterwards.  Out of scope: names and pins.
+
+Sources: mount_namespaces(7), unshare(2), setns(2), ioctl_ns(2), and for the
+numbering the kernel's kernel/nstree.c and fs/namespace.c (mnt_ns_loop).
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from mountnsd import mountinfo, syscalls
+from mountnsd.errors import MountFailed
+
+T = TypeVar("T")
+
+# The kernel hands out namespace ids to each CPU in batches of this size (Linux 6.18, include/linux/cookie.h).
+_ID_BATCH = 4096
+
+
+class Propagation(StrEnum):
+    """How mounts travel between the host and a new namespace, mount_namespaces(7)."""
+
+    SLAVE = "slave"
+    PRIVATE = "private"
+    SHARED = "shared"
+    UNCHANGED = "unchanged"
+
+
+_FLAGS = {
+    Propagation.SLAVE: syscalls.MS_SLAVE,
+    Propagation.PRIVATE: syscalls.MS_PRIVATE,
+    Propagation.SHARED: syscalls.MS_SHARED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a helper thread needs of the host, opened before it leaves.
+
+    proc: descriptor of the host's /proc, because a namespace may hold another or a forged one;
+    holder, device: path and st_dev of the pins' tmpfs; below: descriptor of the root of the mount
+    that the holder is mounted on; id: the kernel's id of the host's mount namespace, 0 where it has none.
+    """
+
+    proc: int
+    holder: str
+    device: int
+    below: int
+    id: int
+
+
+def join(fd: int) -> None:
+    """Move the calling thread into the mount namespace `fd`.  Raises OSError, setns(2)."""
+    syscalls.unshare(syscalls.CLONE_FS)
+    syscalls.setns(fd, syscalls.CLONE_NEWNS)
+
+
+def inside(fd: int, work: Callable[[], T]) -> Callable[[], T]:
+    """`work` wrapped so that a helper thread does it inside the namespace `fd`."""
+
+    def body() -> T:
+        join(fd)
+        return work()
+
+    return body
+
+
+def make(host: Host, propagation: Propagation, source: int | None = None) -> int:
+    """Make a mount namespace and return a descriptor of it.  For a helper thread.
+
+    The namespace is a copy of the calling thread's, or of `source`.  The holder is detached inside (a file
+    removed in a copy of it would take the pin over it away in the host), and its id is above the host's, so
+    that the host can bind it.
+
+    Arguments: host: see there; propagation: of all mounts inside; source: descriptor of the namespace to copy.
+    Raises: MountFailed, with the step and the errno.
+    """
+    step = "unshare"
+    fd = -1
+    try:
+        origin = _own(host) if source is None else os.dup(source)
+        try:
+            fd = _copy_above(host, origin)
+        finally:
+            os.close(origin)
+        step = "set the propagation"
+        if propagation in (Propagation.SLAVE, Propagation.PRIVATE):
+            _set_propagation(propagation)  # first: what happens inside from here on stays inside
+        step = "detach the holder inside"
+        while _sees_holder(host):
+            _detach_holder(host)
+        step = "set the propagation"
+        if propagation is Propagation.SHARED:
+            _set_propagation(propagation)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise MountFailed("Cannot make the namespace", step, error.errno or errno.EIO) from error
+    return fd
+
+
+def _set_propagation(propagation: Propagation) -> None:
+    syscalls.mount(None, "/", None, syscalls.MS_REC | _FLAGS[propagation])
+
+
+def _own(host: Host) -> int:
+    return os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+
+
+def _copy_above(host: Host, origin: int) -> int:
+    """Leave for a copy of `origin` whose id is above the host's.
+
+    Since Linux 6.18 each CPU numbers namespaces from a batch of its own, and to bind one whose id is not above
+    that of the binder's namespace is EINVAL (it could make a loop of namespaces that keep each other alive).
+    """
+    for _ in _ways_up():
+        join(origin)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        fd = _own(host)
+        number = syscalls.mntns_id(fd)
+        if number == 0 or number > host.id:
+            return fd
+        os.close(fd)
+    raise OSError(errno.EINVAL, "every new namespace is numbered below the host's")
+
+
+def _ways_up() -> Iterator[None]:
+    """Ready the thread, step by step, to get a higher namespace id: as it is, on each CPU, from a new batch."""
+    yield
+    for cpu in sorted(os.sched_getaffinity(0)):
+        os.sched_setaffinity(0, {cpu})
+        yield
+    for _ in range(2):  # twice, because others may take the CPU's ids meanwhile
+        _use_up_ids()
+        yield
+
+
+def _use_up_ids() -> None:
+    """Take a whole batch of ids from this CPU: with UTS namespaces, which cost 3 microseconds instead of 150."""
+    flag = syscalls.CLONE_NEWUTS
+    for _ in range(_ID_BATCH):
+        try:
+            syscalls.unshare(flag)
+        except OSError:
+            if flag == syscalls.CLONE_NEWNS:
+                raise
+            flag = syscalls.CLONE_NEWNS  # a sandbox may allow no other kind
+
+
+def _sees_holder(host: Host) -> bool:
+    try:
+        return os.stat(host.holder, follow_symlinks=False).st_dev == host.device
+    except OSError:
+        return False
+
+
+def _detach_holder(host: Host) -> None:
+    """Detach the holder inside, and only there.
+
+    Where the mount that it lies on is shared with the host, the detaching would travel back and take the
+    host's holder away.  So that mount leaves its peer group for a moment and then gets it back.
+    """
+    mounts = list(mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc)))
+    parents = {mount.parent for mount in mounts if mount.target == host.holder}
+    below = next((mount for mount in mounts if mount.id in parents and mount.peer_group), None)
+    if below is not None:
+        syscalls.mount(None, below.target, None, syscalls.MS_PRIVATE)
+    syscalls.umount2(host.holder, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+    if below is not None:
+        flags = syscalls.MOVE_MOUNT_SET_GROUP | syscalls.MOVE_MOUNT_F_EMPTY_PATH
+        syscalls.move_mount(host.below, "", syscalls.AT_FDCWD, below.target, flags)

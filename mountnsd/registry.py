@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The namespaces: their names, owners, limits and lives.
+
+The kernel is the truth: what is in the holder exists, and metadata only adds
+to it.  Out of scope: D-Bus, and who may do what.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
+from mountnsd import mounts as mounts_inside
+from mountnsd.errors import (
+    Failed,
+    LimitsExceeded,
+    MountFailed,
+    NamespaceBusy,
+    NamespaceExists,
+    NamespaceStale,
+    NoSuchNamespace,
+)
+from mountnsd.holder import Holder, Pin, close_host
+from mountnsd.metadata import Metadata, MetadataStore
+from mountnsd.mounts import Change, MountRequest
+from mountnsd.options import CreateOptions, DestroyOptions
+from mountnsd.processes import Process
+
+log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    ACTIVE = "active"
+    STALE = "stale"  # something covers the pin
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A named mount namespace, as it was seen last."""
+
+    name: str
+    path: str  # of the pin
+    inode: int
+    id: int
+    owner: int
+    created_usec: int
+    propagation: str
+    description: str
+    labels: dict[str, str]
+    state: State = State.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many namespaces there may be in all, and of each owner but root."""
+
+    namespaces: int = 16384
+    per_owner: int = 256
+
+
+@dataclass(slots=True)
+class Listener:
+    """Who is told of changes.  `changed` comes for the same namespace in another state."""
+
+    added: Callable[[Namespace], None] = lambda _: None
+    removed: Callable[[Namespace], None] = lambda _: None
+    changed: Callable[[Namespace], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class _Reservation:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Registry:
+    """The namespaces of one runtime directory.  `recover` first."""
+
+    def __init__(self, holder: Holder, metadata: MetadataStore, limits: Limits) -> None:
+        self.holder = holder
+        self.limits = limits
+        self.listener = Listener()
+        self.host = holder.host()
+        self._metadata = metadata
+        self._namespaces: dict[str, Namespace] = {}
+        self._making: Counter[int] = Counter()  # creations under way, by owner
+        self._reservations: dict[str, _Reservation] = {}
+        self._look_again = False
+        self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._mountinfo, select.POLLPRI | select.POLLERR)
+
+    def close(self) -> None:
+        """Close what is open; the namespaces stay."""
+        os.close(self._mountinfo)
+        close_host(self.host)
+        self.holder.close()
+        self._metadata.close()
+
+    # Looking
+
+    def __len__(self) -> int:
+        return len(self._namespaces)
+
+    def get(self, name: str) -> Namespace:
+        """Raises NoSuchNamespace, InvalidArgs."""
+        found = self._namespaces.get(name)
+        if found is None:
+            raise NoSuchNamespace(names.check(name))
+        return found
+
+    def find(self, name: str) -> Namespace | None:
+        return self._namespaces.get(name)
+
+    def all(self) -> list[Namespace]:
+        """All namespaces by name, looking again first where the mounts have changed."""
+        self.refresh()
+        return [self._namespaces[name] for name in sorted(self._namespaces)]
+
+    def with_inode(self, inode: int) -> Namespace | None:
+        self.refresh()
+        return next((found for found in self._namespaces.values() if found.inode == inode), None)
+
+    def processes(self, found: Namespace) -> list[Process]:
+        return processes.inside(found.inode)
+
+    def open(self, found: Namespace) -> int:
+        """A descriptor of the namespace, which the caller closes.
+
+        Raises: NamespaceStale where the pin no longer leads to it; NoSuchNamespace where it was replaced or
+            destroyed since `found` was looked up.
+        """
+        self._check_current(found)
+        try:
+            return self.holder.open(found.name, found.inode)
+        except NamespaceStale:
+            self.refresh(always=True)
+            self._check_current(found)
+            raise
+
+    def _check_current(self, found: Namespace) -> None:
+        """Raises NoSuchNamespace unless the name still stands for the namespace that the caller was allowed."""
+        now = self._namespaces.get(found.name)
+        if now is None or (now.inode, now.id) != (found.inode, found.id):
+            raise NoSuchNamespace(found.name)
+
+    # Making
+
+    async def create(self, name: str, owner: int, options: CreateOptions) -> tuple[Namespace, bool]:
+        """Make a namespace, or with `if_not_exists` find the one that is there.
+
+        Arguments: name: see names.check; owner: uid; options: checked.
+        Returns: the namespace and whether it is new.
+        Raises: NamespaceExists, NoSuchNamespace (of `from`), NamespaceStale, LimitsExceeded, MountFailed, Failed.
+        """
+        names.check(name)
+        async with self._reserved(name):
+            existing = self._namespaces.get(name)
+            if existing is not None:
+                if options.if_not_exists:
+                    return existing, False
+                raise NamespaceExists(name)
+            self._check_limits(owner)
+            self._making[owner] += 1
+            try:
+                return await self._create(name, owner, options), True
+            finally:
+                self._making[owner] -= 1
+
+    def _check_limits(self, owner: int) -> None:
+        if len(self._namespaces) + self._making.total() >= self.limits.namespaces:
+            raise LimitsExceeded(
+                f"There are {self.limits.namespaces} namespaces, as many as there may be; "
+                "destroy one, or raise max_namespaces in mountnsd.toml."
+            )
+        if owner == 0:
+            return
+        own = sum(found.owner == owner for found in self._namespaces.values()) + self._making[owner]
+        if own >= self.limits.per_owner:
+            raise LimitsExceeded(
+                f"The user {owner} has {own} namespaces, as many as one may have; "
+                "destroy one, or raise max_namespaces_per_user in mountnsd.toml."
+            )
+
+    async def _create(self, name: str, owner: int, options: CreateOptions) -> Namespace:
+        trouble = self.holder.trouble()
+        if trouble is not None:
+            raise Failed(
+                f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
+                f"unmount what covers it ('umount {self.holder.path}') or restart mountnsd."
+            )
+        host, propagation = self.host, options.propagation
+        if options.source is None:
+            fd = await helper.run(lambda: namespace.make(host, propagation), discard=os.close)
+        else:
+            source = self.open(self.get(options.source))
+            fd = await helper.run(
+                lambda: namespace.make(host, propagation, source),
+                discard=os.close,
+                always=lambda: os.close(source),
+            )
+        try:
+            return self._keep(name, fd, owner, options)
+        finally:
+            os.close(fd)
+
+    def _keep(self, name: str, fd: int, owner: int, options: CreateOptions) -> Namespace:
+        """Write, pin, make valid: in this order, so that a crash leaves what recovery can tell apart."""
+        inode = os.fstat(fd).st_ino
+        metadata = Metadata(
+            inode=inode,
+            id=syscalls.mntns_id(fd),
+            owner=owner,
+            created_usec=time.time_ns() // 1000,
+            propagation=options.propagation.value,
+            description=options.description,
+            labels=options.labels,
+        )
+        pinned = False
+        try:
+            self._metadata.prepare(name, metadata)
+            self.holder.pin(name, fd)
+            pinned = True
+            self._metadata.commit(name)
+        except (OSError, MountFailed) as error:
+            if pinned:
+                self.holder.unpin(name, inode)
+            self._metadata.discard(name)
+            if isinstance(error, MountFailed):
+                raise
+            raise MountFailed(
+                f"Cannot keep the namespace '{name}'", "write its metadata", error.errno or errno.EIO
+            ) from error
+        made = self._namespace(Pin(name, inode), metadata)
+        self._namespaces[name] = made
+        self.listener.added(made)
+        return made
+
+    # Ending
+
+    async def destroy(self, found: Namespace, options: DestroyOptions) -> list[int]:
+        """Drop a name, and with it the namespace unless somebody is inside or holds it open.
+
+        Returns: the pids that were inside.
+        Raises: NamespaceBusy, NamespaceStale, NoSuchNamespace, MountFailed.
+        """
+        async with self._reserved(found.name):
+            self._check_current(found)
+            inside = processes.inside(found.inode)
+            if inside and options.kill:
+                await processes.end(found.inode)
+                left = processes.inside(found.inode)
+                if left:
+                    raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
+            elif inside and not options.lazy:
+                raise NamespaceBusy(_busy(found.name, inside, "are inside"))
+            self._check_current(found)
+            if self.holder.unpin(found.name, found.inode):
+                log.info(
+                    "The pin of namespace %s was held open: the namespace ends when that is closed",
+                    found.name,
+                )
+            self._metadata.remove(found.name)
+            self._forget(found)
+            return [process.pid for process in inside]
+
+    def _forget(self, found: Namespace) -> None:
+        del self._namespaces[found.name]
+        self.listener.removed(found)
+
+    # Recovering and noticing
+
+    def recover(self) -> None:
+        """Take in what is in the holder, undo creations that were cut short, drop metadata of what is gone."""
+        unfinished = self._metadata.prepared()
+        for pin in self.holder.survey().pins if unfinished else ():
+            if pin.name in unfinished and self._metadata.read(pin.name) is None:
+                log.warning("The creation of namespace %s was cut short: undone", pin.name)
+                with suppress(MountFailed, NamespaceStale):
+                    self.holder.unpin(pin.name, pin.inode)
+        for name in unfinished:
+            self._metadata.discard(name)
+        self.refresh(always=True)
+        for name in self._metadata.names() - self._namespaces.keys():
+            log.warning("Namespace %s is gone: its metadata is dropped", name)
+            self._metadata.remove(name)
+
+    def refresh(self, always: bool = False) -> None:
+        """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
+        if not (self._poll.poll(0) or self._look_again or always):
+            return
+        self._look_again = False
+        if self.holder.trouble() == "unmounted":
+            log.error(
+                "The holder %s was unmounted by somebody: set up again, its namespaces are lost",
+                self.holder.path,
+            )
+            self._replace_holder()
+        survey = self.holder.survey()
+        seen = {pin.name: (pin, State.ACTIVE) for pin in survey.pins}
+        seen |= {pin.name: (pin, State.STALE) for pin in survey.covered}
+        for found in list(self._namespaces.values()):
+            pin, state = seen.get(found.name, (None, State.STALE))
+            if pin is None or pin.inode != found.inode:
+                self._lose(found)
+            elif state is not found.state:
+                self._namespaces[found.name] = changed = replace(found, state=state)
+                log.warning("Namespace %s is %s", found.name, state.value)
+                self.listener.changed(changed)
+        for pin, state in seen.values():
+            if pin.name not in self._namespaces:
+                self._adopt(pin, state)
+        for name in survey.leftovers:
+            if name not in self._reservations:
+                log.warning("Removed what was left of the namespace %s: a file without a pin", name)
+                self.holder.remove_leftover(name)
+
+    def _replace_holder(self) -> None:
+        # The old descriptors stay open: a helper thread may be using them.
+        self.holder = Holder.ensure(self.holder.runtime_directory)
+        self.host = self.holder.host()
+
+    def _lose(self, found: Namespace) -> None:
+        if found.name in self._reservations:  # we are at it ourselves
+            self._look_again = True
+            return
+        log.warning("Namespace %s was unpinned by somebody else", found.name)
+        self._metadata.remove(found.name)
+        self._forget(found)
+
+    def _adopt(self, pin: Pin, state: State) -> None:
+        """Take in a pin that is there: ours from before, or one that root made by hand."""
+        if pin.name in self._reservations:
+            self._look_again = True
+            return
+        found = self._namespace(pin, self._metadata_of(pin, state), state)
+        self._namespaces[pin.name] = found
+        self.listener.added(found)
+
+    def _metadata_of(self, pin: Pin, state: State) -> Metadata:
+        """The metadata of a pin if it is about this very namespace, else next to nothing: root is the owner."""
+        number = 0
+        if state is State.ACTIVE:
+            with suppress(NamespaceStale):
+                fd = self.holder.open(pin.name, pin.inode)
+                try:
+                    number = syscalls.mntns_id(fd)
+                finally:
+                    os.close(fd)
+        metadata = self._metadata.read(pin.name)
+        if metadata is not None and metadata.inode == pin.inode and number in (0, metadata.id):
+            return metadata
+        log.warning("Namespace %s has no metadata: root is its owner", pin.name)
+        return Metadata(inode=pin.inode, id=number)
+
+    def _namespace(self, pin: Pin, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
+        return Namespace(
+            name=pin.name,
+            path=self.holder.pin_path(pin.name),
+            inode=pin.inode,
+            id=metadata.id,
+            owner=metadata.owner,
+            created_usec=metadata.created_usec,
+            propagation=metadata.propagation,
+            description=metadata.description,
+            labels=metadata.labels,
+            state=state,
+        )
+
+    @asynccontextmanager
+    async def _reserved(self, name: str) -> AsyncIterator[None]:
+        """One creation or destruction of a name at a time."""
+        reservation = self._reservations.setdefault(name, _Reservation())
+        reservation.users += 1
+        try:
+            async with reservation.lock:
+                yield
+        finally:
+            reservation.users -= 1
+            if not reservation.users:
+                del self._reservations[name]
+
+    # Mounts inside
+
+    async def mounts(self, found: Namespace) -> list[mountinfo.Mount]:
+        """The mounts inside.  Raises NamespaceStale, NoSuchNamespace, MountFailed."""
+        return await self._inside(found, lambda fd: mounts_inside.read(self.host, fd))
+
+    async def changes(self, found: Namespace) -> list[Change]:
+        """What differs from the host's mounts.  Raises as `mounts`."""
+        here = mountinfo.parse(mountinfo.read())
+        return mounts_inside.changes(here, await self.mounts(found), self.holder.path)
+
+    async def mount(self, found: Namespace, request: MountRequest) -> None:
+        """Mount inside.  Raises NamespaceStale, NoSuchNamespace, MountFailed."""
+        await self._inside(found, lambda fd: mounts_inside.mount(fd, request))
+
+    async def unmount(self, found: Namespace, where: str, lazy: bool) -> None:
+        """Unmount inside.  Raises NamespaceStale, NoSuchNamespace, MountFailed."""
+        await self._inside(found, lambda fd: mounts_inside.unmount(fd, where, lazy))
+
+    async def _inside(self, found: Namespace, work: Callable[[int], helper.T]) -> helper.T:
+        fd = self.open(found)
+        return await helper.run(lambda: work(fd), always=lambda: os.close(fd))
+
+
+def _busy(name: str, inside: list[Process], what: str) -> str:
+    shown = ", ".join(f"{process.pid} ({names.shown(process.command)[1:-1]})" for process in inside[:10])
+    more = f" and {len(inside) - 10} more" if len(inside) > 10 else ""
+    return (
+        f"Namespace '{name}' is busy: {len(inside)} processes {what}: {shown}{more}. "
+        "End them, pass the option kill to have them ended, or lazy to drop the name while they stay."
+    )

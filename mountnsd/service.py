@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The D-Bus service: finds what a call is to, has it allowed, and answers it.
+
+Objects are looked up, not exported.  A call passes, in this order: object,
+interface and member (against the XML), signature, identity, quota, arguments,
+authorization, and only then the method.  What fails on the way is answered
+with one error, and nothing has changed.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from mountnsd import interface, names
+from mountnsd.authority import Authority, CallerVanished
+from mountnsd.bus import Bus, Call, Disconnected
+from mountnsd.callers import Caller, Callers
+from mountnsd.entering import Entering
+from mountnsd.errors import (
+    AccessDenied,
+    Error,
+    Failed,
+    InvalidArgs,
+    LimitsExceeded,
+    NoSuchNamespace,
+    UnknownInterface,
+    UnknownMethod,
+    UnknownObject,
+)
+from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES
+from mountnsd.methods import Methods
+from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.registry import Listener, Namespace, Registry
+from mountnsd.standard import Standard
+
+log = logging.getLogger(__name__)
+
+BUS_NAME = "org.mountnsd1"
+MAX_PENDING_PER_USER = 64  # calls of one user but root that are not answered yet
+_COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
+
+
+class Service:
+    """Serves one registry on one bus."""
+
+    def __init__(self, bus: Bus, registry: Registry) -> None:
+        self._bus = bus
+        self._registry = registry
+        self._callers = Callers(bus)
+        self._authority = Authority(bus)
+        self._interfaces = interface.load_all()
+        self._standard = Standard(registry, self._interfaces)
+        methods = Methods(registry)
+        self.entering = Entering(bus, registry, methods)
+        self._table: dict[tuple[str, str], Entry] = {
+            **self._standard.entries(),
+            **methods.entries(),
+            **self.entering.entries(),
+        }
+        self._pending: Counter[int] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._count_timer: asyncio.TimerHandle | None = None
+        self.last_call = asyncio.get_running_loop().time()
+        registry.listener = Listener(self._added, self._removed, self._changed)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._bus.handler = self._begin
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is being answered, or a process that was entered has not ended."""
+        return bool(self._tasks or self.entering.running)
+
+    async def close(self) -> None:
+        """Answer what is open with an error, and take no more calls."""
+        self._bus.handler = self._refuse
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.entering.close()
+        if self._count_timer is not None:
+            self._count_timer.cancel()
+        self._registry.listener = Listener()
+
+    # Calls
+
+    def _begin(self, call: Call) -> None:
+        self.last_call = asyncio.get_running_loop().time()
+        task = asyncio.ensure_future(self._serve(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse(self, call: Call) -> None:
+        call.fds.close()
+        self._bus.error(call, Failed("mountnsd is stopping; call again."))
+
+    async def _serve(self, call: Call) -> None:
+        """Answer one call, whatever happens, and close what came with it."""
+        try:
+            answer, signature = await self._perform(call)
+            await self._bus.reply(call, signature, answer.body, answer.fds)
+        except Error as error:
+            self._bus.error(call, error)
+        except (CallerVanished, Disconnected):
+            pass  # nobody is there to be answered
+        except asyncio.CancelledError:
+            self._bus.error(call, Failed("mountnsd is stopping; call again."))
+            raise
+        except Exception:  # nothing of it may reach the caller
+            log.exception("A fault in %s.%s", names.shown(call.interface), names.shown(call.member))
+            self._bus.error(
+                call, Failed("mountnsd has a fault; its log says more ('journalctl -u mountnsd').")
+            )
+        finally:
+            call.fds.close()
+
+    async def _perform(self, call: Call) -> tuple[Answer, str]:
+        """What a call gets, and the signature of it."""
+        found = self._object(call)
+        name = self._interface(call, found)
+        entry = self._table.get((name, call.member))
+        method = self._interfaces[name].methods.get(call.member)
+        if entry is None or method is None:  # not in the table: refused, whatever the XML says
+            raise UnknownMethod(f"{name} has no method {names.shown(call.member)}; see 'busctl introspect'.")
+        if call.signature != method.takes:
+            raise InvalidArgs(
+                f"{call.member} takes the signature '{method.takes}', not {names.shown(call.signature)}."
+            )
+        caller = await self._callers.identify(call.sender)
+        if caller.uid and self._pending[caller.uid] >= MAX_PENDING_PER_USER:
+            raise LimitsExceeded(
+                f"You have {MAX_PENDING_PER_USER} calls that are not answered yet; wait for their answers."
+            )
+        self._pending[caller.uid] += 1
+        try:
+            call.decode()
+            answer = await self._allowed(entry, entry.prepare(Request(call, caller, found)), call, caller)
+        finally:
+            self._pending[caller.uid] -= 1
+            if not self._pending[caller.uid]:
+                del self._pending[caller.uid]
+        return answer, method.gives
+
+    async def _allowed(self, entry: Entry, plan: Plan, call: Call, caller: Caller) -> Answer:
+        """Run a plan once its action is allowed."""
+        if entry.actions:
+            action = plan.action or entry.actions[0]
+            if action not in entry.actions:
+                raise AccessDenied(f"{call.member} is not guarded by {action}.")
+            await self._authority.check(caller, action, plan.details, call.interactive)
+        return await plan.run()
+
+    def _object(self, call: Call) -> Namespace | None:
+        """The namespace whose object a call is to; None for the other objects.
+
+        Raises: UnknownObject, NoSuchNamespace.
+        """
+        path = call.path
+        name = names.from_path(path)
+        if name is not None:
+            found = self._registry.find(name)
+            if found is None and call.interface != PEER:
+                raise UnknownObject(NoSuchNamespace(name).message)
+            return found
+        if call.interface != PEER and not self._standard.interfaces_at(path, None):
+            raise UnknownObject(f"There is no object {names.shown(path)}; see 'busctl tree {BUS_NAME}'.")
+        return None
+
+    def _interface(self, call: Call, found: Namespace | None) -> str:
+        """The interface that a call is to; it may leave it out where the member says enough.
+
+        Raises: UnknownInterface, UnknownMethod.
+        """
+        if call.interface == PEER:
+            return PEER  # answered at every path, as the reference implementation does
+        served = self._standard.interfaces_at(call.path, found)
+        if call.interface:
+            if call.interface in served:
+                return call.interface
+            raise UnknownInterface(
+                f"{call.path} has no interface {names.shown(call.interface)}; it has {', '.join(served)}."
+            )
+        for name in served:
+            if call.member in self._interfaces[name].methods:
+                return name
+        raise UnknownMethod(f"{call.path} has no method {names.shown(call.member)}; see 'busctl introspect'.")
+
+    # Signals
+
+    def _added(self, found: Namespace) -> None:
+        path = names.to_path(found.name)
+        self._bus.signal(names.ROOT_PATH, MANAGER, "NamespaceNew", "so", found.name, path)
+        added = {NAMESPACE: self._standard.namespace_properties(found)}
+        self._bus.signal(names.ROOT_PATH, OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", path, added)
+        self._count_changed()
+        log.info(
+            "Namespace %s is there: mnt:[%d], owner %d",
+            found.name,
+            found.inode,
+            found.owner,
+            extra={"mountns_name": found.name, "mountns_inode": found.inode},
+        )
+
+    def _removed(self, found: Namespace) -> None:
+        path = names.to_path(found.name)
+        self._bus.signal(names.ROOT_PATH, MANAGER, "NamespaceRemoved", "so", found.name, path)
+        self._bus.signal(names.ROOT_PATH, OBJECT_MANAGER, "InterfacesRemoved", "oas", path, [NAMESPACE])
+        self._count_changed()
+        log.info(
+            "Namespace %s is gone: mnt:[%d]",
+            found.name,
+            found.inode,
+            extra={"mountns_name": found.name, "mountns_inode": found.inode},
+        )
+
+    def _changed(self, found: Namespace) -> None:
+        changed = self._standard.namespace_properties(found, ("State",))
+        self._properties_changed(names.to_path(found.name), NAMESPACE, changed)
+
+    def _count_changed(self) -> None:
+        if self._count_timer is None:
+            loop = asyncio.get_running_loop()
+            self._count_timer = loop.call_later(_COUNT_DELAY, self._tell_count)
+
+    def _tell_count(self) -> None:
+        self._count_timer = None
+        changed = self._standard.manager_properties(("Count",))
+        self._properties_changed(names.ROOT_PATH, MANAGER, changed)
+
+    def _properties_changed(self, path: str, owner: str, changed: dict[str, Any]) -> None:
+        self._bus.signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", owner, changed, [])

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The socket to the bus: connect, authenticate, read frames, write messages.
+
+Nothing that a peer does with the bus can make the writing fail: what the
+socket does not take waits in a queue, and a descriptor that cannot be sent
+costs the one message it is in.  Out of scope: what the messages say.
+
+Source: D-Bus specification, "Authentication Protocol", "Server Addresses";
+unix(7).
+"""
+
+import array
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from mountnsd.frames import Frame, Framer, ProtocolError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
+_CONNECT_TIMEOUT = 15.0  # seconds, for all of connecting and authenticating
+_READ_SIZE = 64 * 1024  # not above frames.MAX_MESSAGE: see Framer.feed
+_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
+_QUEUE_HIGH = 4 << 20  # bytes waiting to be written above which nobody may add to them ...
+_QUEUE_LOW = 1 << 20  # ... until there are fewer than this
+
+
+class ConnectError(Exception):
+    """The bus cannot be reached, or does not let us in."""
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    data: memoryview
+    fds: list[int]  # owned; sent with the first byte
+    instead: bytes  # sent where the descriptors cannot be
+    begun: bool = False
+
+
+class Stream:
+    """A connection to a bus.  Reads when it is started; `on_frame` gets every message."""
+
+    def __init__(
+        self, sock: socket.socket, on_frame: Callable[[Frame], None], on_end: Callable[[str], None]
+    ) -> None:
+        """Arguments: sock: authenticated; on_frame: owns what it gets; on_end: told once, why."""
+        self._sock = sock
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._framer = Framer()
+        self._queue: deque[_Outgoing] = deque()
+        self._queued = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._writing = False
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._sock.setblocking(False)
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def close(self, reason: str = "closed") -> None:
+        """End the connection and close every descriptor that waits in it."""
+        if self._ended:
+            return
+        self._ended = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._framer.close()
+        while self._queue:
+            _close_all(self._queue.popleft().fds)
+        self._room.set()
+        self._on_end(reason)
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written."""
+        return self._queued
+
+    async def room(self) -> None:
+        """Wait until there is room in the queue: before a large answer is even put together."""
+        while not self._room.is_set():
+            await self._room.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until everything is written, at most so long."""
+        end = self._loop.time() + seconds
+        while self._queue and not self._ended and self._loop.time() < end:
+            await asyncio.sleep(0.005)
+
+    def send(self, data: bytes, fds: list[int] | None = None, instead: bytes = b"") -> None:
+        """Queue a message.
+
+        Arguments: data: the whole message; fds: sent with it and then closed: they are the stream's from
+            here on; instead: the message to send where the kernel refuses the descriptors.
+        """
+        if self._ended:
+            _close_all(fds or [])
+            return
+        self._queue.append(_Outgoing(memoryview(data), fds or [], instead))
+        self._queued += len(data)
+        if self._queued > _QUEUE_HIGH:
+            self._room.clear()
+        if not self._writing:
+            self._writable()
+
+    def _readable(self) -> None:
+        try:
+            data, fds, truncated = _receive(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.close(f"reading from the bus: {error.strerror}")
+            return
+        if not data:
+            _close_all(fds)
+            self.close("the bus closed the connection")
+            return
+        try:
+            for frame in self._framer.feed(data, fds, truncated):
+                self._on_frame(frame)
+                if self._ended:
+                    return
+        except ProtocolError as error:
+            self.close(f"the bus does not speak D-Bus: {error}")
+
+    def _writable(self) -> None:
+        try:
+            while self._queue:
+                self._write(self._queue[0])
+        except (BlockingIOError, InterruptedError):
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._sock.fileno(), self._writable)
+            return
+        except OSError as error:
+            self.close(f"writing to the bus: {error.strerror}")
+            return
+        finally:
+            if self._queued < _QUEUE_LOW:
+                self._room.set()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _write(self, message: _Outgoing) -> None:
+        """Write what the socket takes of the first message.  Raises BlockingIOError, OSError."""
+        try:
+            if message.fds and not message.begun:
+                rights = array.array("i", message.fds).tobytes()
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                sent = self._sock.sendmsg([message.data], ancillary, socket.MSG_NOSIGNAL)
+            else:
+                sent = self._sock.send(message.data, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if message.begun or error.errno not in (errno.EBADF, errno.ETOOMANYREFS, errno.EINVAL):
+                raise
+            log.warning("A descriptor could not be sent: %s", error.strerror)
+            self._replace(message)
+            return
+        message.begun = True
+        _close_all(message.fds)
+        message.fds = []
+        self._queued -= sent
+        message.data = message.data[sent:]
+        if not message.data:
+            self._queue.popleft()
+
+    def _replace(self, message: _Outgoing) -> None:
+        """Send the stand-in of a message whose descriptors the kernel did not take."""
+        _close_all(message.fds)
+        message.fds = []
+        self._queued += len(message.instead) - len(message.data)
+        message.data = memoryview(message.instead)
+        if not message.data:
+            self._queue.popleft()
+
+
+def connect(address: str) -> socket.socket:
+    """Connect to the bus at `address` and authenticate with our uid; blocks, at most 15 seconds.
+
+    Arguments: address: a D-Bus address, of which the `unix` transport is known; several are tried in turn.
+    Raises: ConnectError that names the address.
+    """
+    reasons = []
+    for endpoint in _endpoints(address):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.settimeout(_CONNECT_TIMEOUT)
+        try:
+            sock.connect(endpoint)
+            _authenticate(sock)
+            return sock
+        except OSError as error:
+            sock.close()
+            reasons.append(error.strerror or str(error))
+        except ConnectError as error:
+            sock.close()
+            reasons.append(str(error))
+    raise ConnectError(
+        f"cannot connect to the bus at {address}: {'; '.join(reasons) or 'no unix: address in it'}"
+    )
+
+
+def _endpoints(address: str) -> list[str]:
+    found = []
+    for one in address.split(";"):
+        transport, _, text = one.partition(":")
+        if transport != "unix":
+            continue
+        options = dict(pair.partition("=")[::2] for pair in text.split(","))
+        if "path" in options:
+            found.append(unquote(options["path"]))
+        elif "abstract" in options:
+            found.append("\0" + unquote(options["abstract"]))
+    return found
+
+
+def _authenticate(sock: socket.socket) -> None:
+    """EXTERNAL with our uid, then ask for descriptors.  Raises ConnectError, OSError."""
+    uid = str(os.geteuid()).encode().hex()
+    sock.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\n")
+    if not _line(sock).startswith(b"OK "):
+        raise ConnectError("the bus refuses to authenticate us")
+    sock.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+    if _line(sock) != b"AGREE_UNIX_FD":
+        raise ConnectError("the bus does not pass file descriptors")
+    sock.sendall(b"BEGIN\r\n")
+
+
+def _line(sock: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\r\n"):
+        byte = sock.recv(1)  # not one byte of what follows the line may be taken
+        if not byte or len(line) > 1024:
+            raise ConnectError("the bus ended the authentication")
+        line += byte
+    return bytes(line[:-2])
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
+    """Read bytes and the descriptors that came with them, which are close-on-exec, unix(7)."""
+    size = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+    data, ancillary, flags, _ = sock.recvmsg(_READ_SIZE, size, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, list(fds), bool(flags & socket.MSG_CTRUNC)
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError as error:
+            log.warning("A descriptor was closed already: %s", error.strerror)

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""System calls that Python does not wrap: one thin typed function a call.
+
+Every function raises OSError with the errno and, where there is one, the path;
+every descriptor that it returns is close-on-exec.  No policy lives here, and
+nothing here knows what a namespace is for.
+
+Sources: unshare(2), setns(2), mount(2), umount2(2), statfs(2), keyctl(2),
+prctl(2), ioctl_ns(2), and the kernel's include/uapi/linux/mount.h for the
+file-descriptor based mount API, which man-pages 6 describes only in part.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import sys
+
+# sched.h
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+
+# sys/mount.h, linux/mount.h
+MS_RDONLY = 1 << 0
+MS_NOSUID = 1 << 1
+MS_NODEV = 1 << 2
+MS_NOEXEC = 1 << 3
+MS_SYNCHRONOUS = 1 << 4
+MS_REMOUNT = 1 << 5
+MS_MANDLOCK = 1 << 6
+MS_DIRSYNC = 1 << 7
+MS_NOSYMFOLLOW = 1 << 8
+MS_NOATIME = 1 << 10
+MS_NODIRATIME = 1 << 11
+MS_BIND = 1 << 12
+MS_REC = 1 << 14
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
+
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
+
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_NO_AUTOMOUNT = 0x800
+AT_RECURSIVE = 0x8000
+
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_SET_GROUP = 0x100
+
+FSOPEN_CLOEXEC = 0x1
+FSMOUNT_CLOEXEC = 0x1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_ATIME = 0x70  # the field
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+# linux/nsfs.h: _IO(0xb7, 3) and _IOR(0xb7, 5, __u64)
+NS_GET_NSTYPE = 0xB703
+NS_GET_MNTNS_ID = 0x8008B705
+
+# linux/magic.h
+NSFS_MAGIC = 0x6E736673
+TMPFS_MAGIC = 0x01021994
+
+# linux/prctl.h, linux/keyctl.h
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+# linux/capability.h
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+
+
+class _Statfs(ctypes.Structure):
+    """struct statfs of 64-bit Linux; only f_type is read, the rest is room enough."""
+
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 504)]
+
+
+class _CapabilityHeader(ctypes.Structure):
+    """struct __user_cap_header_struct of linux/capability.h, capset(2)."""
+
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _MountAttr(ctypes.Structure):
+    """struct mount_attr of linux/mount.h, mount_setattr(2)."""
+
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
+_libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+_libc.capset.argtypes = (ctypes.POINTER(_CapabilityHeader), ctypes.POINTER(ctypes.c_uint32))
+_libc.close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
+_libc.open_tree.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_libc.move_mount.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+)
+_libc.fsopen.argtypes = (ctypes.c_char_p, ctypes.c_uint)
+_libc.fsconfig.argtypes = (
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_int,
+)
+_libc.fsmount.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
+_libc.mount_setattr.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+    ctypes.POINTER(_MountAttr),
+    ctypes.c_size_t,
+)
+_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p)
+_libc.syscall.restype = ctypes.c_long
+
+_HINTS = {
+    ("open_tree", errno.ENOSYS): "needs Linux 5.2",
+    ("fsopen", errno.ENOSYS): "needs Linux 5.2",
+    ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",
+    ("close_range", errno.ENOSYS): "needs Linux 5.9",
+    ("unshare", errno.EPERM): "needs CAP_SYS_ADMIN",
+    ("setns", errno.EPERM): "needs CAP_SYS_ADMIN and CAP_SYS_CHROOT",
+    ("mount", errno.EPERM): "needs CAP_SYS_ADMIN",
+}
+
+
+def _check(result: int, call: str, path: str | bytes | None = None) -> int:
+    """Return a system call's result, or raise OSError(errno, text, path)."""
+    if result >= 0:
+        return result
+    code = ctypes.get_errno()
+    hint = _HINTS.get((call, code))
+    text = f"{call}: {os.strerror(code)}" + (f" ({hint})" if hint else "")
+    raise OSError(code, text, os.fsdecode(path) if path is not None else None)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread namespaces of its own, unshare(2)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, nstype: int) -> None:
+    """Move the calling thread into the namespace that `fd` refers to, setns(2).
+
+    For a mount namespace the thread must not share its filesystem attributes:
+    call `unshare(CLONE_FS)` first in a process with more than one thread.
+    """
+    _check(_libc.setns(fd, nstype), "setns")
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
+    """Mount, remount, bind or change propagation, mount(2).  None stands for NULL."""
+    _check(
+        _libc.mount(
+            None if source is None else os.fsencode(source),
+            os.fsencode(target),
+            None if fstype is None else os.fsencode(fstype),
+            flags,
+            None if data is None else os.fsencode(data),
+        ),
+        "mount",
+        target,
+    )
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """Unmount what is topmost at `target`, umount2(2)."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def open_tree(dirfd: int, path: str, flags: int) -> int:
+    """A descriptor of the mount at `path`, or with OPEN_TREE_CLONE of a detached copy of it, open_tree(2)."""
+    return _check(_libc.open_tree(dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC), "open_tree", path)
+
+
+def move_mount(from_dirfd: int, from_path: str, to_dirfd: int, to_path: str, flags: int) -> None:
+    """Attach or move a mount, or (MOVE_MOUNT_SET_GROUP, Linux 5.15) copy its peer group, move_mount(2)."""
+    result = _libc.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
+    _check(result, "move_mount", to_path)
+
+
+def fsopen(fstype: str) -> int:
+    """A descriptor of a new filesystem context, fsopen(2)."""
+    return _check(_libc.fsopen(os.fsencode(fstype), FSOPEN_CLOEXEC), "fsopen")
+
+
+def fsconfig_set(fd: int, key: str, value: str | None = None) -> None:
+    """Set a flag (value None) or a string parameter of a filesystem context, fsconfig(2)."""
+    command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
+    encoded = None if value is None else os.fsencode(value)
+    _check(_libc.fsconfig(fd, command, os.fsencode(key), encoded, 0), "fsconfig", key)
+
+
+def fsconfig_create(fd: int) -> None:
+    """Make the filesystem of a configured context, fsconfig(2)."""
+    _check(_libc.fsconfig(fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig")
+
+
+def fsmount(fd: int, attributes: int) -> int:
+    """A descriptor of a detached mount of a made filesystem, with MOUNT_ATTR_* attributes, fsmount(2)."""
+    return _check(_libc.fsmount(fd, FSMOUNT_CLOEXEC, attributes), "fsmount")
+
+
+def mount_setattr(
+    dirfd: int, path: str, flags: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0
+) -> None:
+    """Change attributes (MOUNT_ATTR_*) and propagation (MS_*) of a mount, mount_setattr(2)."""
+    attributes = _MountAttr(attr_set, attr_clr, propagation, 0)
+    _check(
+        _libc.mount_setattr(
+            dirfd, os.fsencode(path), flags, ctypes.byref(attributes), ctypes.sizeof(attributes)
+        ),
+        "mount_setattr",
+        path,
+    )
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number (f_type) of the filesystem that `fd` is on, fstatfs(2)."""
+    buffer = _Statfs()
+    _check(_libc.fstatfs(fd, ctypes.byref(buffer)), "fstatfs")
+    return int(buffer.f_type)
+
+
+def ns_type(fd: int) -> int:
+    """The CLONE_NEW* type of the namespace that `fd` refers to, ioctl_ns(2).  ENOTTY: not a namespace."""
+    return fcntl.ioctl(fd, NS_GET_NSTYPE)
+
+
+def mntns_id(fd: int) -> int:
+    """The kernel's 64-bit id of the mount namespace `fd`, unique since boot; 0 where the kernel has none.
+
+    NS_GET_MNTNS_ID, Linux 6.11, include/uapi/linux/nsfs.h.
+    """
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, NS_GET_MNTNS_ID, buffer, True)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL):
+            return 0
+        raise
+    return int.from_bytes(buffer, sys.byteorder)
+
+
+def set_no_new_privs() -> None:
+    """Give up for good that execve(2) can grant privileges, PR_SET_NO_NEW_PRIVS(2const)."""
+    _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether the calling process may be traced by others of its user, PR_SET_DUMPABLE(2const)."""
+    _check(_libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
+
+
+def get_securebits() -> int:
+    """How uid 0 and capabilities hang together in the calling thread, PR_GET_SECUREBITS(2const)."""
+    return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "prctl")
+
+
+def set_securebits(bits: int) -> None:
+    """Set the secure bits, PR_SET_SECUREBITS(2const).  EPERM: without CAP_SETPCAP, or they are locked."""
+    _check(_libc.prctl(PR_SET_SECUREBITS, bits, 0, 0, 0), "prctl")
+
+
+def clear_ambient_capabilities() -> None:
+    """Empty the ambient capability set of the calling thread, PR_CAP_AMBIENT(2const)."""
+    _check(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
+
+
+def clear_capabilities() -> None:
+    """Empty the effective, permitted and inheritable capability sets of the calling thread, capset(2)."""
+    header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()  # two times effective, permitted, inheritable
+    _check(_libc.capset(ctypes.byref(header), nothing), "capset")
+
+
+def close_range(first: int, last: int) -> None:
+    """Close the descriptors from `first` to `last`, both included, without looking at /proc, close_range(2)."""
+    _check(_libc.close_range(first, last, 0), "close_range")
+
+
+def join_new_session_keyring() -> None:
+    """Leave the inherited session keyring for a new, empty one, keyctl(2).
+
+    Does nothing on a kernel without keyrings or on an architecture whose call number is not known here.
+    """
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if number is None:
+        return
+    if _libc.syscall(number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0 and ctypes.get_errno() != errno.ENOSYS:
+        _check(-1, "keyctl")
