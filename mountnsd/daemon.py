@@ -27,6 +27,7 @@ from systemd import daemon as systemd
 logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
+_INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 _NOTICE_DELAY = 0.1  # seconds, at least, between a change of the mounts and our looking
 
 
@@ -146,14 +147,8 @@ def _set(stop: asyncio.Future[str], name: str) -> None:
 
 
 def _check_mount_namespace(allowed: bool) -> None:
-    """Raises StartError outside PID 1's mount namespace: old pins would not be seen there, nor new ones elsewhere."""
-    try:
-        same = Path("/proc/self/ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink()
-    except OSError as error:
-        raise StartError(
-            f"Cannot compare mount namespaces with PID 1's: {error.strerror}. Run as root."
-        ) from None
-    if same:
+    """Raises StartError outside PID 1's mount namespace: old pins are not seen there, nor new ones elsewhere."""
+    if _in_first_namespace():
         return
     if not allowed:
         raise StartError(
@@ -161,6 +156,14 @@ def _check_mount_namespace(allowed: bool) -> None:
             "PrivateTmp= and ProtectSystem= out of the unit, or pass --allow-foreign-namespace in a test."
         )
     logger.warning("Not in PID 1's mount namespace, as allowed: the pins are seen in this one only")
+
+
+def _in_first_namespace() -> bool:
+    own = Path("/proc/self/ns/mnt").stat().st_ino
+    try:
+        return own == Path("/proc/1/ns/mnt").stat().st_ino
+    except PermissionError:  # PID 1 may be out of reach even for root; the kernel's first one has a fixed number
+        return own == _INITIAL_INODE
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
