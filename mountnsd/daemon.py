@@ -162,7 +162,8 @@ def _in_first_namespace() -> bool:
     own = Path("/proc/self/ns/mnt").stat().st_ino
     try:
         return own == Path("/proc/1/ns/mnt").stat().st_ino
-    except PermissionError:  # PID 1 may be out of reach even for root; the kernel's first one has a fixed number
+    except PermissionError:
+        # PID 1 may be out of reach even for root; but the kernel's first mount namespace has a fixed number.
         return own == _INITIAL_INODE
 
 

@@ -9,8 +9,9 @@ import logging
 import os
 import signal
 from collections import Counter
+from contextlib import suppress
 
-from mountnsd import identity, launcher, names, options
+from mountnsd import helper, identity, launcher, names, options
 from mountnsd.authority import Action
 from mountnsd.bus import Bus
 from mountnsd.callers import Caller
@@ -60,7 +61,7 @@ class Entering:
         assert isinstance(argv, list)  # noqa: S101 - the signature says so, here and below
         assert isinstance(fds, dict)  # noqa: S101
         chosen = options.enter(plain_options(given))  # type: ignore[arg-type]
-        launcher.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, chosen.tty)
+        launcher.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, tty=chosen.tty)
         caller = request.caller
         if caller.uid and self._started[caller.uid] >= MAX_PER_USER:
             raise LimitsExceeded(
@@ -70,7 +71,7 @@ class Entering:
         action = Action.ENTER if as_self and not chosen.new_privileges else Action.ENTER_AS
 
         async def run() -> Answer:
-            who = await asyncio.to_thread(_identify, caller, chosen, as_self)
+            who = await helper.run(lambda: _identify(caller, chosen, as_self), lane="users")
             borrowed = {number: request.call.fds.get(handle) for number, handle in fds.items()}
             return await self._start(found, tuple(argv), borrowed, chosen, who, caller)
 
@@ -136,7 +137,8 @@ class Entering:
                 await asyncio.wait((process.exited, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not process.exited.done():
                     log.info("Process %d is killed: its caller has left the bus", process.pid)
-                    process.signal(signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        process.signal(signal.SIGKILL)
             code, status = await asyncio.shield(process.exited)
             self._bus.signal(
                 names.ROOT_PATH,

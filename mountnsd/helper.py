@@ -8,6 +8,7 @@ no pool.  Out of scope: what the work is.
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -15,7 +16,8 @@ from weakref import WeakKeyDictionary
 T = TypeVar("T")
 
 _MOST_AT_ONCE = 8
-_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_Slots = defaultdict[str, asyncio.Semaphore]
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slots] = WeakKeyDictionary()
 
 
 def run_blocking(function: Callable[[], T]) -> T:
@@ -41,16 +43,18 @@ async def run(
     function: Callable[[], T],
     discard: Callable[[T], object] | None = None,
     always: Callable[[], object] | None = None,
+    lane: str = "kernel",
 ) -> T:
-    """Run `function` in a thread of its own, at most eight at once.
+    """Run `function` in a thread of its own, at most eight of a lane at once.
 
     Arguments: function: the work; discard: called with a result that nobody waits for any more, because
         the task was cancelled: closes what the result holds open; always: called once when the function
-        does not run any more, or never will: closes what it works on.  Both are called in the event loop.
+        does not run any more, or never will: closes what it works on; lane: what may be slow together.
+        `discard` and `always` are called in the event loop.
     Raises: what the function raises.
     """
     loop = asyncio.get_running_loop()
-    slots = _slots.setdefault(loop, asyncio.Semaphore(_MOST_AT_ONCE))
+    slots = _loops.setdefault(loop, defaultdict(lambda: asyncio.Semaphore(_MOST_AT_ONCE)))[lane]
     try:
         await slots.acquire()
     except asyncio.CancelledError:

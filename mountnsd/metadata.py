@@ -11,13 +11,16 @@ garbled, foreign or not root's is treated as absent.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import stat
+import time
 from dataclasses import asdict, dataclass, field
 
 from mountnsd import names
+from mountnsd.errors import Failed
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +52,32 @@ class MetadataStore:
 
     def __init__(self, runtime_directory: str) -> None:
         """Make and open the directory.  Raises OSError."""
-        path = os.path.join(runtime_directory, DIRECTORY)
+        self._path = path = os.path.join(runtime_directory, DIRECTORY)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         os.fchmod(self._fd, 0o700)
 
     def close(self) -> None:
+        """Close the directory, and with it the lock."""
         os.close(self._fd)
+
+    def lock(self, patience: float = 3.0) -> None:
+        """Be the only one who keeps this directory, until `close` or death.
+
+        A second daemon would take the first one's unfinished creations for leftovers of a crash, and undo them.
+        Arguments: patience: seconds to wait for one that is just ending.
+        Raises: Failed where another one runs; OSError.
+        """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise Failed(f"Another mountnsd keeps {self._path} already; stop it first.") from None
+                time.sleep(0.02)
 
     def prepare(self, name: str, metadata: Metadata) -> None:
         """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""

@@ -279,7 +279,11 @@ class Registry:
     # Recovering and noticing
 
     def recover(self) -> None:
-        """Take in what is in the holder, undo creations that were cut short, drop metadata of what is gone."""
+        """Take in what is in the holder, undo creations that were cut short, drop metadata of what is gone.
+
+        Raises: Failed where another daemon keeps the same runtime directory.
+        """
+        self._metadata.lock()
         unfinished = self._metadata.prepared()
         for pin in self.holder.survey().pins if unfinished else ():
             if pin.name in unfinished and self._metadata.read(pin.name) is None:
