@@ -52,7 +52,7 @@ def _read(path: Path) -> dict[str, int]:
             content = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     return {key: _checked(path, key, value) for key, value in content.items()}
 

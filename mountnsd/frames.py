@@ -102,9 +102,10 @@ class Frame:
 
 @dataclass(slots=True)
 class _Batch:
-    """Descriptors that arrived with the bytes from offset `start` of the stream on."""
+    """Descriptors that arrived with the bytes from offset `start` of the stream to `end`."""
 
     start: int
+    end: int
     fds: Descriptors
 
 
@@ -133,7 +134,8 @@ class Framer:
         Raises: ProtocolError.
         """
         if fds or truncated:
-            self._batches.append(_Batch(self._base + len(self._buffer), Descriptors(fds, truncated)))
+            start = self._base + len(self._buffer)
+            self._batches.append(_Batch(start, start + len(data), Descriptors(fds, truncated)))
         self._buffer += data
         while True:
             if self._skip:
@@ -169,9 +171,10 @@ class Framer:
         header_length = _FIXED + fields_length + -fields_length % 8
         if header_length + body_length > _SPEC_MAX_MESSAGE:
             raise ProtocolError("a message is longer than the specification allows")
+        end = self._base + header_length + body_length
         if header_length > MAX_MESSAGE:
+            self._discard_batch(self._base, end)
             self._skip = header_length + body_length
-            self._discard_batch()
             return None
         oversized = header_length + body_length > MAX_MESSAGE
         whole = header_length if oversized else header_length + body_length
@@ -187,7 +190,7 @@ class Framer:
         try:
             fields = parse_fields(header, order)
         except MalformedMessage:
-            self._discard_batch(start)
+            self._discard_batch(start, end)
             raise
         frame = Frame(kind, flags, serial, order == "<", fields, body, oversized)
         count = frame.number(UNIX_FDS)
@@ -204,10 +207,10 @@ class Framer:
             raise ProtocolError("more or fewer descriptors came than were announced")
         return fds
 
-    def _discard_batch(self, start: int | None = None) -> None:
-        """Close the descriptors of the message at `start`, whose header is not known."""
-        start = self._base if start is None else start
-        if self._batches and self._batches[0].start <= start:
+    def _discard_batch(self, start: int, end: int) -> None:
+        """Close the descriptors, if any, of the message from `start` to `end`, whose header is not known."""
+        # Those of a later message that begins in the same read stay: only what a read ends in can own its batch.
+        if self._batches and self._batches[0].start <= start and end >= self._batches[0].end:
             self._batches.popleft().fds.close()
 
 

@@ -10,8 +10,11 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 from weakref import WeakKeyDictionary
+
+from mountnsd.errors import Failed
 
 T = TypeVar("T")
 
@@ -82,7 +85,11 @@ async def run(
             result = function()
         except BaseException as error:  # noqa: BLE001 - raised again in the event loop
             failure = error
-        loop.call_soon_threadsafe(settle, result, failure)
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=body, name="mountnsd-helper", daemon=True).start()
+    try:
+        threading.Thread(target=body, name="mountnsd-helper", daemon=True).start()
+    except RuntimeError:
+        settle(None, Failed("The system has no room for another thread just now; try again later."))
     return await future

@@ -77,10 +77,9 @@ class Holder:
         """
         runtime_directory = os.path.realpath(runtime_directory)  # as mountinfo will spell it
         directory = _open_runtime_directory(runtime_directory)
+        lock = -1
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(DIRECTORY, 0o700, dir_fd=directory)
+            lock = _lock(directory)
             path = os.path.join(runtime_directory, DIRECTORY)
             if not _is_holder(directory, path):
                 _mount_holder(directory)
@@ -103,6 +102,8 @@ class Holder:
             ) from error
         finally:
             os.close(directory)
+            if lock >= 0:
+                os.close(lock)
 
     def close(self) -> None:
         """Close the holder's descriptor; the holder and its pins stay."""
@@ -207,6 +208,10 @@ class Holder:
                 f"Cannot unpin the namespace '{name}'", step, error.errno or errno.EIO
             ) from error
         return held_open
+
+    def occupied(self, name: str) -> bool:
+        """Whether anything lies under `name`."""
+        return os.access(name, os.F_OK, dir_fd=self._fd, follow_symlinks=False)
 
     def remove_leftover(self, name: str) -> None:
         """Remove the plain, empty file of a pin that is not (or no longer) mounted.  Raises OSError."""
@@ -318,6 +323,24 @@ def _open_runtime_directory(path: str) -> int:
             f"{path} must belong to root and be writable by nobody else; correct that and start again."
         )
     return fd
+
+
+def _lock(directory: int) -> int:
+    """Make the mount point and lock it.  Who comes once the holder is there locks that, and need not wait.
+
+    Not the runtime directory: anybody can open that, and so hold its lock for ever.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(DIRECTORY, 0o700, dir_fd=directory)
+    fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if _mount_id(fd) == _mount_id(directory):
+            os.fchmod(fd, 0o700)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _mount_id(fd: int) -> int:

@@ -334,22 +334,26 @@ def _fork(plan: child.Plan) -> int:
 
 def _hold(pid: int, what: str) -> Process:
     """The child as a Process; it waits for our word meanwhile.  Raises: EnterFailed."""
+    pidfd = -1
     try:
         pidfd = os.pidfd_open(pid)
+        return Process(pid, pidfd)
     except OSError as error:
+        if pidfd >= 0:
+            os.close(pidfd)
         # It ends soon; but nothing that another process has a hand in may hold up the event loop.
         os.kill(pid, signal.SIGKILL)
         threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
         raise _failure(what, "pidfd_open", error.errno) from error
-    return Process(pid, pidfd)
 
 
 async def _follow(channel: socket.socket, what: str) -> None:
     """Let the child go on, and return when execve has closed its end of the channel.  Raises: EnterFailed."""
     loop = asyncio.get_running_loop()
     told = b""
-    with contextlib.suppress(ConnectionError):  # it died before it read our word
+    with contextlib.suppress(ConnectionError):  # it has failed already, and says with what
         channel.send(child.START)
+    with contextlib.suppress(ConnectionError):  # it ended without reading our word
         while data := await loop.sock_recv(channel, 64):
             told += data
     executing = told.startswith(child.EXECUTING)

@@ -101,11 +101,9 @@ class MetadataStore:
 
     def prepared(self) -> set[str]:
         """Names whose metadata was prepared and never made valid: creations that were cut short."""
-        return {
-            entry[1 : -len(_NEW_SUFFIX)]
-            for entry in os.listdir(self._fd)
-            if entry.startswith(".") and entry.endswith(_NEW_SUFFIX)
-        }
+        entries = (entry for entry in os.listdir(self._fd) if entry.startswith("."))
+        found = (entry[1 : -len(_NEW_SUFFIX)] for entry in entries if entry.endswith(_NEW_SUFFIX))
+        return {name for name in found if names.is_valid(name)}
 
     def names(self) -> set[str]:
         """Names that have metadata."""
@@ -114,18 +112,26 @@ class MetadataStore:
 
     def read(self, name: str) -> Metadata | None:
         """The metadata of `name`, or None where there is none that can be believed (which is logged)."""
+        return self._read(name, f"{name}{_SUFFIX}")
+
+    def read_prepared(self, name: str) -> Metadata | None:
+        """What `prepare` wrote for `name` and was not made valid; None as from `read`."""
+        return self._read(name, f".{name}{_NEW_SUFFIX}")
+
+    def _read(self, name: str, entry: str) -> Metadata | None:
         try:
-            fd = os.open(f"{name}{_SUFFIX}", _OPEN, dir_fd=self._fd)
+            fd = os.open(entry, _OPEN, dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warning("Metadata of namespace %s cannot be read: %s", name, error.strerror)
             return None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+            os.close(fd)
+            log.warning("Metadata of namespace %s is no plain file of root's: ignored", name)
+            return None
         with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-                log.warning("Metadata of namespace %s is no plain file of root's: ignored", name)
-                return None
             text = file.read(_MAX_SIZE + 1)
         try:
             return _decode(text)
@@ -158,4 +164,7 @@ def _decode(text: bytes) -> Metadata:
     labels = metadata.labels
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
         raise TypeError("the labels are none")
+    for words in (metadata.propagation, metadata.description, *labels, *labels.values()):
+        if "\0" in words.encode().decode():  # half a character is a ValueError, too
+            raise ValueError("a text that no message can carry")
     return metadata

@@ -135,7 +135,14 @@ def mount(namespace: int, request: MountRequest) -> None:
 
 
 def unmount(namespace: int, where: str, lazy: bool) -> None:
-    """Unmount inside the namespace.  For a helper thread.  Raises MountFailed."""
+    """Unmount inside the namespace.  For a helper thread.  Raises MountFailed, InvalidArgs.
+
+    Never its root: umount2(2) of the caller's own root makes the whole filesystem read-only, the host's, too.
+    Nothing of a path whose last component is a plain name, and is not followed, leads there.
+    """
+    where = "/" + "/".join(part for part in where.split("/") if part not in ("", "."))
+    if where == "/":
+        raise InvalidArgs("The root of a namespace cannot be unmounted; 'mountnsctl destroy' ends one.")
     try:
         join(namespace)
         syscalls.umount2(where, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if lazy else 0))

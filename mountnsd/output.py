@@ -96,8 +96,9 @@ def _has_journal() -> bool:
 
 
 def _journal_stream(namespace: str) -> int:
-    # level_prefix off: a line that begins with <0> is then no emergency.
-    with journal.stream(namespace, journal.LOG_INFO, level_prefix=False) as stream:
+    # The prefix, because a namespace may be named like a daemon; level_prefix off, because a line may begin
+    # with <0> and be no emergency.
+    with journal.stream(f"mountns-{namespace}", journal.LOG_INFO, level_prefix=False) as stream:
         return os.dup(stream.fileno())
 
 

@@ -20,6 +20,7 @@ from enum import StrEnum
 from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
 from mountnsd import mounts as mounts_inside
 from mountnsd.errors import (
+    Error,
     Failed,
     LimitsExceeded,
     MountFailed,
@@ -162,6 +163,8 @@ class Registry:
         Raises: NamespaceExists, NoSuchNamespace (of `from`), NamespaceStale, LimitsExceeded, MountFailed, Failed.
         """
         names.check(name)
+        if name in self._namespaces or self.holder.occupied(name):
+            self.refresh(always=name not in self._namespaces)  # it may have been unpinned, or pinned, by hand
         async with self._reserved(name):
             existing = self._namespaces.get(name)
             if existing is not None:
@@ -286,7 +289,8 @@ class Registry:
         self._metadata.lock()
         unfinished = self._metadata.prepared()
         for pin in self.holder.survey().pins if unfinished else ():
-            if pin.name in unfinished and self._metadata.read(pin.name) is None:
+            prepared = self._metadata.read_prepared(pin.name) if pin.name in unfinished else None
+            if prepared is not None and prepared.inode == pin.inode:  # not one that root made by hand
                 log.warning("The creation of namespace %s was cut short: undone", pin.name)
                 with suppress(MountFailed, NamespaceStale):
                     self.holder.unpin(pin.name, pin.inode)
@@ -301,7 +305,7 @@ class Registry:
         """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
         if not (self._poll.poll(0) or self._look_again or always):
             return
-        self._look_again = False
+        self._look_again = True  # until this look has come to its end: a change is told of only once
         if self.holder.trouble() == "unmounted":
             log.error(
                 "The holder %s was unmounted by somebody: set up again, its namespaces are lost",
@@ -309,6 +313,7 @@ class Registry:
             )
             self._replace_holder()
         survey = self.holder.survey()
+        self._look_again = False
         seen = {pin.name: (pin, State.ACTIVE) for pin in survey.pins}
         seen |= {pin.name: (pin, State.STALE) for pin in survey.covered}
         for found in list(self._namespaces.values()):
@@ -391,6 +396,9 @@ class Registry:
             reservation.users -= 1
             if not reservation.users:
                 del self._reservations[name]
+                if self._look_again:  # somebody had a hand in it meanwhile
+                    with suppress(Error, OSError):
+                        self.refresh()
 
     # Mounts inside
 
