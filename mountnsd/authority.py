@@ -80,7 +80,9 @@ class Authority:
             raise CallerVanished
         finally:
             self._bus.unwatch(caller.name, gone)
-            if not question.done():
+            if question.done():
+                question.cancelled() or question.exception()  # seen: the bus may have ended with ours cancelled
+            else:
                 question.cancel()
                 self._bus.send_only(_POLKIT, _PATH, _INTERFACE, "CancelCheckAuthorization", "s", cancellation)
 

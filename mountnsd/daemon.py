@@ -93,6 +93,8 @@ async def run(settings: config.Config, runtime_directory: Path, address: str) ->
         raise StartError(f"{error}. Start the bus, or set DBUS_SYSTEM_BUS_ADDRESS.") from None
     except Disconnected as error:
         raise StartError(f"The bus ended the connection: {error}.") from None
+    except CallError as error:
+        raise StartError(f"The bus at {address} does not answer as a bus does: {error}.") from None
     finally:
         registry.close()
 
@@ -110,7 +112,7 @@ async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: as
         raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
     notice = Notice(registry)
     idle = asyncio.ensure_future(_until_idle(service, settings.idle_timeout_sec))
-    systemd.notify(f"READY=1\nSTATUS={len(registry)} namespaces")
+    _tell_systemd(f"READY=1\nSTATUS={len(registry)} namespaces")
     logger.info(
         "mountnsd %s keeps %d namespaces in %s", mountnsd.__version__, len(registry), registry.holder.path
     )
@@ -119,7 +121,7 @@ async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: as
         if bus.ended.done() and not stop.done():
             logger.error("The connection to the bus has ended: %s", bus.ended.result())
             return 1
-        systemd.notify("STOPPING=1")
+        _tell_systemd("STOPPING=1")
         if not stop.done():  # idle: let go of the name first, so that later calls start us again
             await bus.call_driver("ReleaseName", "s", BUS_NAME)
         return 0
@@ -139,6 +141,13 @@ async def _until_idle(service: Service, seconds: int) -> None:
         if left <= 0 and not service.busy:
             return
         await asyncio.sleep(max(left, 1.0))
+
+
+def _tell_systemd(state: str) -> None:
+    try:
+        systemd.notify(state)
+    except OSError as error:  # nobody listens: no reason to fail
+        logger.warning("systemd could not be told our state: %s", error.strerror)
 
 
 def _set(stop: asyncio.Future[str], name: str) -> None:

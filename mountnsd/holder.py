@@ -149,7 +149,7 @@ class Holder:
         """Bind the namespace that the descriptor `namespace` refers to under `name`.
 
         Nothing is left behind when it fails.  Raises: MountFailed; ENOSPC where the holder is full,
-        EINVAL where the namespace's id is not above that of this one.
+        ELOOP where the namespace's id is not above that of this one.
         """
         step = "open_tree"
         try:

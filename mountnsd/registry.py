@@ -421,7 +421,7 @@ class Registry:
 
     async def _inside(self, found: Namespace, work: Callable[[int], helper.T]) -> helper.T:
         fd = self.open(found)
-        return await helper.run(lambda: work(fd), always=lambda: os.close(fd))
+        return await helper.run(lambda: work(fd), always=lambda: os.close(fd), lane="inside")
 
 
 def _busy(name: str, inside: list[Process], what: str) -> str:

@@ -128,11 +128,19 @@ class Stream:
             return
         try:
             for frame in self._framer.feed(data, fds, truncated):
-                self._on_frame(frame)
+                self._take(frame)
                 if self._ended:
                     return
         except ProtocolError as error:
             self.close(f"the bus does not speak D-Bus: {error}")
+
+    def _take(self, frame: Frame) -> None:
+        """Hand a message over.  A fault in what takes it must not cost those behind it."""
+        try:
+            self._on_frame(frame)
+        except Exception:
+            log.exception("A message could not be taken")
+            frame.fds.close()
 
     def _writable(self) -> None:
         try:

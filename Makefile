@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# 'make help' lists the targets.  Needs make, apt and root; everything else is installed when it is missing.
+
+PYTHON := /usr/bin/python3
+VENV := .venv
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR := $(PREFIX)/bin
+SBINDIR := $(PREFIX)/sbin
+LIBDIR := $(PREFIX)/lib/mountnsd
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man
+# Nothing reads these below /usr/local on every system.
+POLICYDIR ?= /usr/share/dbus-1/system.d
+SERVICEDIR ?= /usr/share/dbus-1/system-services
+ACTIONSDIR ?= /usr/share/polkit-1/actions
+
+RUFF := 0.17.6
+MYPY := 2.4.1
+# What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
+RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
+# What the tests need besides.
+TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd python3-dbusmock python3-hypothesis \
+	python3-pytest python3-venv strace
+
+PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
+
+# The layers of tests that there are.
+LAYERS := $(foreach layer,unit integration,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+
+PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
+
+# $(call install_missing,PACKAGES): installs those that are not there, and says so: it takes a minute or two.
+define install_missing
+	@missing=; for package in $(1); do \
+		dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed \
+			|| missing="$$missing $$package"; \
+	done; \
+	if test -n "$$missing"; then \
+		command -v apt-get >/dev/null || { echo "there is no apt-get here; please install:$$missing" >&2; exit 1; }; \
+		test "$$(id -u)" = 0 || { echo "as root, please: apt-get install$$missing" >&2; exit 1; }; \
+		echo "installing$$missing (this takes a minute or two)"; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+.PHONY: packages
+packages: ## install the Debian packages that mountnsd needs, where they are missing
+	$(call install_missing,$(RUN_PACKAGES))
+
+# dbus-broker's package makes it the system bus of the next boot: that is not for a test to decide.
+.PHONY: test-packages
+test-packages: packages ## install the Debian packages that the tests need, where they are missing
+	@test -e /etc/systemd/system/dbus.service || touch .bus-undecided
+	$(call install_missing,$(TEST_PACKAGES))
+	@if test -e .bus-undecided; then \
+		rm .bus-undecided; \
+		test ! -e /etc/systemd/system/dbus.service || systemctl --quiet disable dbus-broker.service; \
+	fi
+
+$(VENV)/ruff-$(RUFF)-mypy-$(MYPY): | test-packages
+	@echo "installing ruff $(RUFF) and mypy $(MYPY) into $(VENV)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv --system-site-packages $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check ruff==$(RUFF) mypy==$(MYPY)
+	@touch $@
+
+.PHONY: tools
+tools: test-packages $(VENV)/ruff-$(RUFF)-mypy-$(MYPY) ## install what the tests and linters need
+
+.PHONY: test
+test: tools ## run every layer of tests that needs no booted system
+	@echo "running $(LAYERS)"
+	@$(PYTEST) $(LAYERS)
+
+.PHONY: test-unit
+test-unit: tools ## run the unit tests and linters alone; needs no root
+	@$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: tools ## run the integration tests alone
+	@$(PYTEST) tests/integration
+
+.PHONY: lint
+lint: tools ## run the linters
+	@$(PYTEST) -q tests/unit/test_linters.py
+
+.PHONY: format
+format: tools ## format the code
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+.PHONY: demo
+demo: packages ## show on this machine what mountnsd does; leaves nothing behind
+	@$(PYTHON) -m demo.walkthrough
+
+.PHONY: run
+run: packages ## run the daemon on a private bus until Ctrl-C
+	@$(PYTHON) -m demo.embedded
+
+.PHONY: man
+man: $(PAGES:%=build/man/%) ## make the manual pages in build/man; needs pandoc
+
+build/man/%: docs/%.md
+	@install -d $(@D)
+	pandoc --standalone --from markdown --to man --output $@ $<
+
+.PHONY: install
+install: man ## install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(LIBDIR)/mountnsd/ctl $(DESTDIR)$(LIBDIR)/mountnsd/interfaces
+	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd mountnsd/*.py mountnsd/py.typed
+	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/ctl mountnsd/ctl/*.py
+	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/interfaces dbus/*.xml
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
+	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
+		'from mountnsd.daemon import main' 'sys.exit(main())' > $(DESTDIR)$(SBINDIR)/mountnsd
+	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
+		'from mountnsd.ctl.main import main' 'sys.exit(main())' > $(DESTDIR)$(BINDIR)/mountnsctl
+	chmod 755 $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl
+	install -D -m 644 dbus/org.mountnsd1.conf $(DESTDIR)$(POLICYDIR)/org.mountnsd1.conf
+	install -D -m 644 dbus/org.mountnsd1.service.in $(DESTDIR)$(SERVICEDIR)/org.mountnsd1.service
+	install -D -m 644 dbus/org.mountnsd1.policy $(DESTDIR)$(ACTIONSDIR)/org.mountnsd1.policy
+	install -d $(DESTDIR)$(UNITDIR)
+	for unit in $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*.service.in); do \
+		name=$${unit##*/}; name=$${name%.in}; \
+		sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' \
+			-e 's|/usr/sbin/mountnsd|$(SBINDIR)/mountnsd|g' -e 's|/usr/bin/mountnsctl|$(BINDIR)/mountnsctl|g' \
+			$$unit > $(DESTDIR)$(UNITDIR)/$$name && chmod 644 $(DESTDIR)$(UNITDIR)/$$name || exit 1; \
+	done
+	for page in $(PAGES); do \
+		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} build/man/$$page || exit 1; \
+	done
+
+.PHONY: uninstall
+uninstall: ## remove what 'make install' installed
+	rm -rf $(DESTDIR)$(LIBDIR)
+	rm -f $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl
+	rm -f $(DESTDIR)$(POLICYDIR)/org.mountnsd1.conf $(DESTDIR)$(SERVICEDIR)/org.mountnsd1.service
+	rm -f $(DESTDIR)$(ACTIONSDIR)/org.mountnsd1.policy
+	for unit in $(notdir $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*.service.in)); do \
+		rm -f $(DESTDIR)$(UNITDIR)/$${unit%.in}; \
+	done
+	for page in $(PAGES); do \
+		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
+	done
+
+.PHONY: clean
+clean: ## remove what the other targets made here
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

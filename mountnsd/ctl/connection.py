@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The way to mountnsd over D-Bus, with every failure worded for the user.
+
+Out of scope: what the answers mean.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageFlag, MessageType, new_method_call
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+from mountnsd.ctl.problem import FAILURE, Problem
+
+NAME = "org.mountnsd1"
+PATH = "/org/mountnsd1"
+MANAGER = "org.mountnsd1.Manager"
+NAMESPACE = "org.mountnsd1.Namespace"
+
+_STANDARD = "org.freedesktop.DBus.Error."
+_DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
+_AUTHENTICATION_SECONDS = 20.0
+_QUESTION_SECONDS = 60.0  # for what the daemon answers out of its own knowledge
+_ANOTHER_BUS = "set DBUS_SYSTEM_BUS_ADDRESS if its bus is another"
+_NOT_THERE = (
+    "ServiceUnknown",
+    "NameHasNoOwner",
+    "Spawn.",
+    "TimedOut",
+    "FileNotFound",
+)
+
+
+# What the library raises when the bus hangs up, and when somebody on it sends what it cannot read.
+_BROKEN = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
+
+
+class CallProblem(Problem):
+    """An error that came as the answer to a call.  `name` is the error's D-Bus name."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message, FAILURE)
+        self.name = name
+
+
+class Connection:
+    """A connection to the bus that mountnsd is on; a context manager that closes it.
+
+    Arguments: interactive: whether polkit may ask the user.
+    Raises: Problem if there is no connection to be had.
+
+    Attributes: exited: the Exited signals that arrived and nobody has taken yet.
+    """
+
+    def __init__(self, interactive: bool) -> None:
+        self._flags = MessageFlag.allow_interactive_authorization if interactive else MessageFlag(0)
+        self._bus = _connect(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _DEFAULT_ADDRESS)
+        self.exited: deque[Message] = deque()
+        self._bus.filter(MatchRule(type="signal", interface=MANAGER, member="Exited"), queue=self.exited)
+        self.sender = ""  # the unique name that the last answer came from
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bus.close()
+
+    def fileno(self) -> int:
+        """The socket, to be polled."""
+        return int(self._bus.sock.fileno())
+
+    def next_exited(self) -> tuple[int, int, int, str]:
+        """Take the oldest Exited signal: pid, code and status as waitid(2) has them, and who sent it."""
+        message = self.exited.popleft()
+        pid, _, code, status = message.body
+        return pid, code, status, str(message.header.fields.get(HeaderFields.sender, ""))
+
+    def receive(self) -> bool:
+        """Take in a message that has arrived, if one is whole.  False: the bus has hung up."""
+        try:
+            self._bus.recv_messages(timeout=0)
+        except TimeoutError:
+            return True
+        except _BROKEN:
+            return False
+        return True
+
+    def manager(
+        self, member: str, signature: str | None = None, body: tuple[Any, ...] = ()
+    ) -> tuple[Any, ...]:
+        """Call a method of org.mountnsd1.Manager that may take its time; returns the answer's values."""
+        return self._call(NAME, PATH, MANAGER, member, signature, body, None)
+
+    def ask(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str | None = None,
+        body: tuple[Any, ...] = (),
+    ) -> tuple[Any, ...]:
+        """Call a method of the daemon that answers at once; returns the answer's values."""
+        return self._call(NAME, path, interface, member, signature, body, _QUESTION_SECONDS)
+
+    def namespace(self, name: str) -> str:
+        """The object path of a namespace."""
+        return str(self.ask(PATH, MANAGER, "GetNamespace", "s", (name,))[0])
+
+    def properties(self, path: str) -> dict[str, Any]:
+        """All properties of the namespace at `path`."""
+        (values,) = self.ask(path, "org.freedesktop.DBus.Properties", "GetAll", "s", (NAMESPACE,))
+        return {key: value for key, (_, value) in values.items()}
+
+    def owner(self) -> str:
+        """The unique name that owns the daemon's name now, empty if nobody does."""
+        bus = "org.freedesktop.DBus"
+        try:
+            (name,) = self._call(
+                bus, "/org/freedesktop/DBus", bus, "GetNameOwner", "s", (NAME,), _QUESTION_SECONDS
+            )
+        except Problem:
+            return ""
+        return str(name)
+
+    def _call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str | None,
+        body: tuple[Any, ...],
+        timeout: float | None,
+    ) -> tuple[Any, ...]:
+        message = new_method_call(DBusAddress(path, destination, interface), member, signature, body)
+        message.header.flags |= self._flags
+        try:
+            reply = self._bus.send_and_get_reply(message, timeout=timeout)
+        except TimeoutError:
+            raise Problem(
+                f"mountnsd does not answer; 'systemctl status mountnsd' may say why ({_ANOTHER_BUS})."
+            ) from None
+        except UnicodeEncodeError:
+            raise Problem("The bus carries UTF-8 text only, and an argument is not.") from None
+        except _BROKEN as error:
+            raise Problem(f"The connection to the bus broke: {error}.") from error
+        if reply.header.message_type is MessageType.error:
+            raise _refusal(reply)
+        if destination == NAME:
+            self.sender = reply.header.fields.get(HeaderFields.sender, "")
+        answer: tuple[Any, ...] = reply.body
+        return answer
+
+
+def _connect(address: str) -> DBusConnection:
+    try:
+        return open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS)
+    except (OSError, ValueError, RuntimeError, KeyError, StopIteration) as error:
+        raise Problem(
+            f"Cannot connect to the system bus at '{address}': {_reason(error)}. "
+            f"Is D-Bus running? Otherwise {_ANOTHER_BUS}."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, OSError | RuntimeError) or type(error).__module__.startswith("jeepney"):
+        return str(error) or type(error).__name__
+    return "no address of the form unix:path=PATH"
+
+
+def _refusal(reply: Message) -> CallProblem:
+    """The problem that an error message stands for."""
+    name = str(reply.header.fields.get(HeaderFields.error_name, ""))
+    said = reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
+    kind = name.removeprefix(_STANDARD) if name.startswith(_STANDARD) else ""
+    from_bus = reply.header.fields.get(HeaderFields.sender) == "org.freedesktop.DBus"
+    start = f"start it with 'systemctl start mountnsd', or {_ANOTHER_BUS}"
+    if kind.startswith(_NOT_THERE):
+        said = f"mountnsd is not running, and the bus cannot start it ({said.rstrip('.')}): {start}."
+    elif kind in ("NoReply", "Disconnected"):
+        said = (
+            f"mountnsd went away before it answered; 'systemctl status mountnsd' may say why. Then {start}."
+        )
+    elif kind == "AccessDenied" and from_bus:
+        said = f"The bus does not let this through to mountnsd; is its bus policy installed? ({said})"
+    elif kind == "InteractiveAuthorizationRequired":
+        said += " Try it without --no-ask-password, or as root."
+    return CallProblem(name, said or "mountnsd refused without saying why; its log may say more.")

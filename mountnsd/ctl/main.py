@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""mountnsctl: from the command line to the exit status.
+
+What a verb needs is imported when the verb is known, because most of the time that a short command takes is that of
+its imports: `exec` must not pay for D-Bus.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mountnsd.ctl import text
+from mountnsd.ctl.options import Arguments, parse
+from mountnsd.ctl.problem import FAILURE, Problem
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run mountnsctl with a command line, by default the process's own; returns the exit status."""
+    try:
+        return _run(parse(sys.argv[1:] if words is None else words))
+    except Problem as problem:
+        text.complain(problem.message)
+        return problem.status
+    except BrokenPipeError:  # whoever read our output has seen enough
+        return _die("SIGPIPE")
+    except KeyboardInterrupt:
+        return _die("SIGINT")
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        text.complain(f"Cannot read or write{where}: {error.strerror}.")
+        return FAILURE
+
+
+def _run(arguments: Arguments) -> int:
+    if arguments.action == "help":
+        from mountnsd.ctl.help import help_text
+
+        text.write(help_text(text.colours(1)))
+        return 0
+    if arguments.action == "version":
+        from mountnsd import __version__
+
+        text.write(f"mountnsd {__version__}\n")
+        return 0
+    if arguments.verb == "exec":
+        from mountnsd.ctl import execute
+
+        execute.run(arguments)
+    _fill_standard_descriptors()
+    if arguments.verb == "enter":
+        from mountnsd.ctl import enter
+
+        return enter.run(arguments)
+    from mountnsd.ctl import verbs
+
+    return verbs.run(arguments)
+
+
+def _die(name: str) -> int:
+    """End of the signal that ended the work, so that a calling shell sees it."""
+    import signal
+
+    number = signal.Signals[name]
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number  # where the signal is blocked
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null where one of 0, 1 and 2 is closed, lest the connection to the bus get its number."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: its verbs and options, and how it is read.
+
+It is read as getopt_long(3) does for systemd's tools: options may stand anywhere, long ones may be cut short while
+they stay unambiguous, `--` ends them; and in the verbs that take a command its first word ends them too.
+
+Out of scope: what the verbs do.  On the way of every verb: it imports nothing that costs time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mountnsd.ctl.problem import Problem
+
+RUNTIME_DIRECTORY = "/run/mountnsd"
+JSON_MODES = ("pretty", "short", "off")
+
+_HINT = "'mountnsctl --help' shows what there is."
+
+
+class Verb:
+    """A verb: how many names it takes (`most` None: any number), and whether a command follows."""
+
+    def __init__(
+        self,
+        name: str,
+        group: str,
+        synopsis: str,
+        help_: str,
+        least: int,
+        most: int | None,
+        command: str = "",
+    ) -> None:
+        self.name = name
+        self.group = group
+        self.synopsis = synopsis
+        self.help = help_
+        self.least = least
+        self.most = most
+        self.command = command  # "", "optional" or "required"
+
+
+class Option:
+    """An option: the attribute of Arguments that it sets, to its value or (a flag) to `constant`."""
+
+    def __init__(
+        self,
+        long: str,
+        help_: str,
+        attribute: str,
+        *,
+        short: str = "",
+        metavar: str = "",
+        constant: str | bool = True,
+        verbs: tuple[str, ...] = (),
+    ) -> None:
+        self.long = long
+        self.help = help_
+        self.attribute = attribute
+        self.short = short
+        self.metavar = metavar
+        self.constant = constant
+        self.verbs = verbs
+
+
+class Arguments:
+    """A command line that has been read."""
+
+    def __init__(self) -> None:
+        self.verb = "list"
+        self.names: list[str] = []
+        self.command: list[str] = []
+        self.action = ""  # "help" or "version", instead of the verb
+        self.json = "off"
+        self.legend = True
+        self.pager = True
+        self.ask_password = True
+        self.quiet = False
+        self.runtime_directory = os.environ.get("MOUNTNSD_RUNTIME_DIRECTORY") or RUNTIME_DIRECTORY
+        self.propagation: str | None = None
+        self.description: str | None = None
+        self.labels: dict[str, str] = {}
+        self.source: str | None = None
+        self.if_not_exists = False
+        self.kill = False
+        self.lazy = False
+        self.user: str | None = None
+        self.environment: dict[str, str] = {}
+        self.chdir: str | None = None
+
+
+VERBS = (
+    Verb("list", "Namespace Commands", "list", "List the namespaces (the default)", 0, 0),
+    Verb("show", "Namespace Commands", "show NAME...", "Show properties of one or more namespaces", 1, None),
+    Verb("create", "Namespace Commands", "create NAME", "Create a namespace", 1, 1),
+    Verb("destroy", "Namespace Commands", "destroy NAME...", "Destroy one or more namespaces", 1, None),
+    Verb("mounts", "Namespace Commands", "mounts NAME", "List the mounts in a namespace", 1, 1),
+    Verb(
+        "enter",
+        "Process Commands",
+        "enter NAME [COMMAND...]",
+        "Invoke a shell (or other command) in a namespace, through mountnsd",
+        1,
+        1,
+        "optional",
+    ),
+    Verb(
+        "exec",
+        "Process Commands",
+        "exec NAME COMMAND...",
+        "Move into a namespace and become a command there (root only)",
+        1,
+        1,
+        "required",
+    ),
+    Verb("pids", "Process Commands", "pids NAME", "List the processes in a namespace", 1, 1),
+)
+
+OPTIONS = (
+    Option("help", "Show this help", "action", short="h", constant="help"),
+    Option("version", "Show package version", "action", constant="version"),
+    Option("no-pager", "Do not pipe output into a pager", "pager", constant=False),
+    Option("no-legend", "Do not show the headers and footers", "legend", constant=False),
+    Option("no-ask-password", "Do not ask for system passwords", "ask_password", constant=False),
+    Option("quiet", "Suppress notes that are no errors", "quiet", short="q"),
+    Option("json", "Output as JSON: pretty, short or off", "json", metavar="MODE"),
+    Option(
+        "j",
+        "Same as --json=pretty on a terminal, --json=short otherwise",
+        "json",
+        short="j",
+        constant="auto",
+    ),
+    Option(
+        "runtime-directory",
+        "Where the namespaces are pinned, for exec",
+        "runtime_directory",
+        metavar="PATH",
+    ),
+    Option(
+        "propagation",
+        "How mounts travel between host and namespace: slave, private, shared, unchanged",
+        "propagation",
+        metavar="MODE",
+        verbs=("create",),
+    ),
+    Option(
+        "description", "A line that says what it is for", "description", metavar="TEXT", verbs=("create",)
+    ),
+    Option("label", "Add a label", "labels", metavar="KEY=VALUE", verbs=("create",)),
+    Option("from", "Copy that namespace instead of the host's", "source", metavar="NAME", verbs=("create",)),
+    Option("if-not-exists", "Do nothing if there is one already", "if_not_exists", verbs=("create",)),
+    Option("kill", "End the processes inside first", "kill", verbs=("destroy",)),
+    Option("lazy", "Drop the name though processes stay inside", "lazy", verbs=("destroy",)),
+    Option("user", "Enter as that user", "user", metavar="USER", verbs=("enter",)),
+    Option(
+        "setenv",
+        "Add an environment variable",
+        "environment",
+        short="E",
+        metavar="VAR[=VALUE]",
+        verbs=("enter",),
+    ),
+    Option("chdir", "Start in that directory of the namespace", "chdir", metavar="PATH", verbs=("enter",)),
+)
+
+
+def find_verb(name: str) -> Verb:
+    """The verb of that name.  Raises: Problem with a hint."""
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    raise Problem(f"Unknown verb '{name}'{_similar(name, [verb.name for verb in VERBS])} {_HINT}")
+
+
+def parse(words: list[str]) -> Arguments:
+    """Read a command line, without the program's name.
+
+    Raises: Problem that says what is wrong with it and what would be right.
+    """
+    arguments = Arguments()
+    used: list[Option] = []
+    positional: list[str] = []
+    rest = list(words)
+    while rest and not arguments.action:
+        word = rest.pop(0)
+        if word == "--":
+            positional += rest
+            break
+        if word.startswith("--"):
+            used.append(_long(word[2:], rest, arguments))
+        elif word.startswith("-") and word != "-":
+            used += _short(word[1:], rest, arguments)
+        else:
+            positional.append(word)
+            if len(positional) == 3 and find_verb(positional[0]).command:
+                positional += rest
+                break
+    if not arguments.action:
+        _assign(arguments, positional, used)
+    return arguments
+
+
+def _assign(arguments: Arguments, positional: list[str], used: list[Option]) -> None:
+    """Tell verb, names and command apart and hold them against what the verb takes."""
+    verb = find_verb(positional[0] if positional else arguments.verb)
+    arguments.verb = verb.name
+    names = positional[1:]
+    if verb.command:
+        names, arguments.command = names[:1], names[1:]
+    arguments.names = names
+    usage = f"the usage is 'mountnsctl {verb.synopsis}'"
+    if len(names) < verb.least or (verb.command == "required" and not arguments.command):
+        raise Problem(f"Too few arguments for '{verb.name}': {usage}.")
+    if verb.most is not None and len(names) > verb.most:
+        raise Problem(f"Too many arguments for '{verb.name}': {usage}.")
+    for option in used:
+        if option.verbs and verb.name not in option.verbs:
+            owner = " and ".join(f"'{name}'" for name in option.verbs)
+            raise Problem(f"'{verb.name}' has no option '--{option.long}'; that is one of {owner}.")
+
+
+def _long(text: str, rest: list[str], arguments: Arguments) -> Option:
+    name, equals, value = text.partition("=")
+    known = [option for option in OPTIONS if len(option.long) > 1]
+    found = [option for option in known if option.long == name]
+    found = found or [option for option in known if name and option.long.startswith(name)]
+    if not found:
+        raise Problem(f"Unknown option '--{name}'{_similar(name, [o.long for o in known], '--')} {_HINT}")
+    if len(found) > 1:
+        candidates = ", ".join(f"--{option.long}" for option in found)
+        raise Problem(f"The option '--{name}' is ambiguous: it may be one of {candidates}.")
+    option = found[0]
+    if equals and not option.metavar:
+        raise Problem(f"The option '--{option.long}' takes no value.")
+    if not option.metavar:
+        setattr(arguments, option.attribute, option.constant)
+    elif equals:
+        _store(arguments, option, value)
+    else:
+        _store(arguments, option, _next(f"--{option.long}={option.metavar}", rest))
+    return option
+
+
+def _short(letters: str, rest: list[str], arguments: Arguments) -> list[Option]:
+    used = []
+    while letters and not arguments.action:
+        letter, letters = letters[0], letters[1:]
+        option = next((option for option in OPTIONS if option.short == letter), None)
+        if option is None:
+            raise Problem(f"Unknown option '-{letter}'. {_HINT}")
+        used.append(option)
+        if option.metavar:
+            _store(arguments, option, letters or _next(f"-{letter} {option.metavar}", rest))
+            break
+        setattr(arguments, option.attribute, option.constant)
+    return used
+
+
+def _next(usage: str, rest: list[str]) -> str:
+    if not rest:
+        raise Problem(f"The option '{usage}' needs a value.")
+    return rest.pop(0)
+
+
+def _store(arguments: Arguments, option: Option, value: str) -> None:
+    if option.attribute == "json" and value not in JSON_MODES:
+        raise Problem(f"'{value}' is no mode for --json: it is one of {', '.join(JSON_MODES)}.")
+    target = getattr(arguments, option.attribute)
+    if not isinstance(target, dict):
+        setattr(arguments, option.attribute, value)
+        return
+    key, equals, text = value.partition("=")
+    if not key or (not equals and option.attribute != "environment"):
+        raise Problem(f"'{value}' does not fit '--{option.long}={option.metavar}'.")
+    if equals:
+        target[key] = text
+    elif key in os.environ:  # VAR alone hands our own on
+        target[key] = os.environ[key]
+
+
+def _similar(name: str, known: list[str], prefix: str = "") -> str:
+    """The end of a sentence: a question for what was probably meant, or a full stop."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 1)
+    return f", did you mean '{prefix}{close[0]}'?" if close else "."

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The world of the integration tests: a bus of either kind, polkit, the daemon, and clients."""
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from support import leaks
+from support.buses import KINDS, PrivateBus
+from support.client import Client
+from support.daemon import Daemon
+from support.identity import NOBODY
+from support.polkit import Polkit
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+
+
+_wrapper: Callable[[_Hook], _Hook] = pytest.hookimpl(hookwrapper=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    """The tests mount, and change users."""
+    if os.geteuid() != 0:
+        pytest.exit("the integration tests make mount namespaces: run them as root", returncode=1)
+
+
+@_wrapper
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what the daemon and the bus said in a test that failed."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    for name in ("daemon", "bus", "polkit"):
+        part: Any = getattr(item, "funcargs", {}).get(name)
+        if report.failed and hasattr(part, "log"):
+            report.sections.append((f"log of {name}", part.log()))
+
+
+@pytest.fixture
+def directory(base: Path) -> Iterator[Path]:
+    """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
+    path = Path(tempfile.mkdtemp(dir=base))
+    path.chmod(0o755)
+    yield path
+    left = leaks.mounts_below(path)
+    for mount in left[::-1]:
+        leaks.detach(mount)
+    shutil.rmtree(path)
+    assert not left, f"the test left mounts: {left}"
+
+
+@pytest.fixture(params=KINDS)
+def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]:
+    """A private bus with the shipped policy: each test runs on both kinds."""
+    place = directory / "bus"
+    place.mkdir()
+    with PrivateBus(request.param, place) as running:
+        yield running
+
+
+@pytest.fixture
+def polkit(bus: PrivateBus, directory: Path) -> Iterator[Polkit]:
+    """The recording polkit, which refuses everything."""
+    place = directory / "polkit"
+    place.mkdir()
+    with Polkit(bus, place) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(bus: PrivateBus, directory: Path) -> Iterator[Daemon]:
+    """A running mountnsd."""
+    place = directory / "daemon"
+    place.mkdir()
+    with Daemon(bus, place) as running:
+        yield running
+
+
+@pytest.fixture
+def root(bus: PrivateBus) -> Iterator[Client]:
+    """A client of root."""
+    with Client(bus.address) as client:
+        yield client
+
+
+@pytest.fixture
+def uid() -> int:
+    """The uid of an unprivileged user that the user database knows."""
+    return pwd.getpwuid(NOBODY).pw_uid
+
+
+@pytest.fixture
+def user(bus: PrivateBus, uid: int) -> Iterator[Client]:
+    """A client of an unprivileged user."""
+    with Client(bus.address, uid) as client:
+        yield client

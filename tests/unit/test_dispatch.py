@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One table says what there is to call and what guards it; nothing runs that was not allowed."""
+
+import asyncio
+import xml.etree.ElementTree as ET
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mountnsd import bus as bus_module
+from mountnsd import frames, interface, plan, standard
+from mountnsd.authority import Action
+from mountnsd.bus import Bus, Call
+from mountnsd.callers import Caller
+from mountnsd.errors import AccessDenied, Error, InvalidArgs
+from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.registry import Registry
+from mountnsd.service import Service
+
+DBUS = Path(__file__).resolve().parents[2] / "dbus"
+MANAGER, NAMESPACE = "org.mountnsd1.Manager", "org.mountnsd1.Namespace"
+PEER, PROPERTIES = "org.freedesktop.DBus.Peer", "org.freedesktop.DBus.Properties"
+INTROSPECTABLE, OBJECT_MANAGER = "org.freedesktop.DBus.Introspectable", "org.freedesktop.DBus.ObjectManager"
+
+# As the design has it: what guards what.
+GUARDED = {
+    (MANAGER, "Create"): {"create"},
+    (MANAGER, "Enter"): {"enter", "enter-as"},
+    (MANAGER, "Open"): {"open"},
+    (MANAGER, "Destroy"): {"destroy"},
+    (MANAGER, "List"): {"list"},
+    (MANAGER, "GetNamespace"): {"list"},
+    (MANAGER, "GetNamespaceByPID"): {"list"},
+    (NAMESPACE, "Enter"): {"enter", "enter-as"},
+    (NAMESPACE, "Open"): {"open"},
+    (NAMESPACE, "Destroy"): {"destroy"},
+    (NAMESPACE, "GetProcesses"): {"list"},
+    (NAMESPACE, "GetMounts"): {"list"},
+    (NAMESPACE, "GetChanges"): {"list"},
+    (NAMESPACE, "Mount"): {"mount"},
+    (NAMESPACE, "Unmount"): {"mount"},
+    (PEER, "Ping"): set(),
+    (PEER, "GetMachineId"): set(),
+    (INTROSPECTABLE, "Introspect"): {"list"},
+    (PROPERTIES, "Get"): {"list"},
+    (PROPERTIES, "GetAll"): {"list"},
+    (PROPERTIES, "Set"): {"list"},
+    (OBJECT_MANAGER, "GetManagedObjects"): {"list"},
+}
+
+
+def elements(kind: str) -> Iterator[tuple[str, ET.Element]]:
+    """Every method, signal or property of the files in dbus/, with its interface."""
+    for path in DBUS.glob("*.xml"):
+        for element in ET.parse(path).iter("interface"):
+            for item in element.iter(kind):
+                yield element.attrib["name"], item
+
+
+class RecordingBus(Bus):
+    """A bus that sends nothing and keeps what it was to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replies: list[tuple[str, list[Any]]] = []
+        self.errors: list[tuple[str, str]] = []
+
+    async def reply(
+        self,
+        call: Call,  # noqa: ARG002
+        signature: str,
+        body: list[Any],
+        fds: list[int] | None = None,
+    ) -> None:
+        """Keep an answer."""
+        frames.Descriptors(fds or []).close()
+        self.replies.append((signature, body))
+
+    def error(self, call: Call, error: Error) -> None:  # noqa: ARG002
+        """Keep an error."""
+        self.errors.append((error.dbus_name, error.message))
+
+    async def call_driver(self, *_call: Any) -> list[Any]:
+        """Say that every caller is the user 1000."""
+        return [{"UnixUserID": bus_module.Variant("u", 1000)}]
+
+
+class NoNamespaces:
+    """What of a registry the dispatch itself needs: nothing is in this one."""
+
+    listener: object = None
+    holder = SimpleNamespace(path="/nowhere")
+    limits = SimpleNamespace(namespaces=1)
+
+    def find(self, name: str) -> None:
+        """There is none."""
+
+    def all(self) -> list[object]:
+        """There are none."""
+        return []
+
+    def __len__(self) -> int:
+        return 0
+
+
+class World:
+    """A service without a bus, whose authority says what it is told to.
+
+    Attributes: asked: the actions that the authority was asked about; allow: what it says.
+    """
+
+    def __init__(self) -> None:
+        self.bus = RecordingBus()
+        self.service = Service(self.bus, cast(Registry, NoNamespaces()))
+        self.asked: list[tuple[str, dict[str, str], bool]] = []
+        self.allow = True
+        self.service._authority.check = self._check  # type: ignore[assignment,method-assign]
+
+    async def _check(
+        self, _caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
+    ) -> None:
+        self.asked.append((str(action), dict(details), interactive))
+        if not self.allow:
+            raise AccessDenied("no")
+
+    def add(self, member: str, actions: tuple[Action, ...], prepare: Callable[[Request], Plan]) -> None:
+        """Put something else behind a method of the manager."""
+        self.service._table[MANAGER, member] = Entry(actions, prepare)
+
+    async def call(
+        self,
+        member: str,
+        name: str = MANAGER,
+        path: str = "/org/mountnsd1",
+        signature: str = "",
+        flags: int = 0,
+    ) -> None:
+        """Serve one call to its end."""
+        fields: dict[int, str | int] = {frames.PATH: path, frames.MEMBER: member, frames.SENDER: ":1.1"}
+        fields |= {frames.INTERFACE: name} if name else {}
+        fields |= {frames.SIGNATURE: signature} if signature else {}
+        await self.service._serve(Call(frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, b"")))
+
+
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def play(story: Story) -> World:
+    """Run a story in a world of its own."""
+
+    async def run() -> World:
+        world = World()
+        await story(world)
+        return world
+
+    return asyncio.run(run())
+
+
+def table() -> dict[tuple[str, str], Entry]:
+    """The dispatch table."""
+
+    async def nothing(world: World) -> None:
+        pass
+
+    return play(nothing).service._table
+
+
+def plan_of(run: Callable[[], Awaitable[Answer]], action: Action | None = None) -> Callable[[Request], Plan]:
+    """A method that does nothing but run."""
+    return lambda _request: Plan(run, {"name": "x"}, action)
+
+
+class TestTable:
+    """The table, the XML and the design agree."""
+
+    def test_it_has_every_method_of_the_interfaces_and_no_other(self) -> None:
+        assert set(table()) == {(owner, item.attrib["name"]) for owner, item in elements("method")}
+
+    def test_what_guards_what(self) -> None:
+        found = {
+            key: {action.removeprefix("org.mountnsd1.") for action in e.actions} for key, e in table().items()
+        }
+        assert found == GUARDED
+
+    def test_only_peer_is_unguarded(self) -> None:
+        assert {owner for (owner, _), entry in table().items() if not entry.actions} == {PEER}
+
+    def test_the_usual_action_comes_first(self) -> None:
+        assert table()[MANAGER, "Enter"].actions[0] is Action.ENTER
+
+    def test_every_action_is_declared_and_used(self) -> None:
+        declared = {item.attrib["id"] for item in ET.parse(DBUS / "org.mountnsd1.policy").iter("action")}
+        used = {str(action) for entry in table().values() for action in entry.actions}
+        assert declared == used == {str(action) for action in Action}
+
+    def test_the_interfaces_are_those_of_the_files(self) -> None:
+        found = interface.load_all()
+        assert set(found) == {owner for owner, _ in elements("method")}
+        for owner, item in elements("method"):
+            arguments = [(arg.attrib["direction"], arg.attrib["type"]) for arg in item.iter("arg")]
+            method = found[owner].methods[item.attrib["name"]]
+            assert method.takes == "".join(kind for direction, kind in arguments if direction == "in")
+            assert method.gives == "".join(kind for direction, kind in arguments if direction == "out")
+
+    def test_every_property_has_a_value(self) -> None:
+        served = {MANAGER: standard._MANAGER_PROPERTIES, NAMESPACE: standard._NAMESPACE_PROPERTIES}
+        declared = {(owner, item.attrib["name"]) for owner, item in elements("property")}
+        assert declared == {(owner, name) for owner, properties in served.items() for name in properties}
+
+
+class TestOrder:
+    """First the question, then the deed; and one answer to every call."""
+
+    def test_what_is_refused_does_not_run(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                raise AssertionError("it ran")
+
+            world.allow = False
+            caller = Caller(":1.1", 1000, 1, None)
+            call = Call(frames.Frame(frames.METHOD_CALL, 0, 1, True, {}, b""))
+            for entry in world.service._table.values():
+                if entry.actions:
+                    with pytest.raises(AccessDenied):
+                        await world.service._allowed(entry, Plan(run), call, caller)
+
+        guarded = [entry.actions[0] for entry in table().values() if entry.actions]
+        assert [action for action, _, _ in play(story).asked] == guarded
+
+    def test_the_flags_and_details_arrive(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                return Answer([[]])
+
+            world.add("List", (Action.LIST,), plan_of(run))
+            await world.call("List", flags=frames.ALLOW_INTERACTIVE_AUTHORIZATION)
+            await world.call("List")
+
+        world = play(story)
+        action = "org.mountnsd1.list"
+        assert world.asked == [(action, {"name": "x"}, True), (action, {"name": "x"}, False)]
+        assert world.bus.replies == [("a(sotut)", [[]])] * 2
+
+    def test_an_action_that_is_not_in_the_entry_is_refused(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                raise AssertionError("it ran")
+
+            world.add("List", (Action.DESTROY,), plan_of(run, Action.LIST))
+            await world.call("List")
+
+        world = play(story)
+        assert [name for name, _ in world.bus.errors] == ["org.freedesktop.DBus.Error.AccessDenied"]
+        assert world.asked == []
+
+    def test_what_is_in_the_xml_and_not_in_the_table_is_refused(self) -> None:
+        async def story(world: World) -> None:
+            del world.service._table[MANAGER, "List"]
+            await world.call("List")
+
+        assert [name for name, _ in play(story).bus.errors] == ["org.freedesktop.DBus.Error.UnknownMethod"]
+
+    def test_a_fault_of_ours_says_nothing_of_itself(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                raise RuntimeError("a secret in /usr/lib/mountnsd/secret.py")
+
+            world.add("List", (Action.LIST,), plan_of(run))
+            await world.call("List")
+
+        [(name, message)] = play(story).bus.errors
+        assert name == "org.freedesktop.DBus.Error.Failed"
+        assert "secret" not in message
+        assert "journalctl" in message
+
+    def test_a_call_that_is_cut_short_is_answered(self) -> None:
+        async def story(world: World) -> None:
+            begun = asyncio.Event()
+
+            async def run() -> Answer:
+                begun.set()
+                await asyncio.get_running_loop().create_future()
+                raise AssertionError
+
+            world.add("List", (Action.LIST,), plan_of(run))
+            world.service.start()
+            fields: dict[int, str | int] = {
+                frames.PATH: "/org/mountnsd1",
+                frames.MEMBER: "List",
+                frames.INTERFACE: MANAGER,
+                frames.SENDER: ":1.1",
+            }
+            call = Call(frames.Frame(frames.METHOD_CALL, 0, 1, True, fields, b""))
+            world.bus.handler(call)
+            await asyncio.wait_for(begun.wait(), 5)
+            assert world.service.busy
+            await world.service.close()
+            world.bus.handler(call)
+
+        world = play(story)
+        assert [message for _, message in world.bus.errors] == ["mountnsd is stopping; call again."] * 2
+
+    def test_without_a_guard_nobody_is_asked(self) -> None:
+        async def story(world: World) -> None:
+            await world.call("Ping", PEER, "/anywhere")
+
+        world = play(story)
+        assert world.asked == []
+        assert world.bus.replies == [("", [])]
+
+    def test_an_entry_is_frozen(self) -> None:
+        entry = table()[MANAGER, "List"]
+        with pytest.raises(AttributeError):
+            entry.actions = ()  # type: ignore[misc]
+        assert plan.Answer().fds == []
+
+
+class TestSerials:
+    """Serials go round, and leave zero out."""
+
+    def test_wrap(self) -> None:
+        async def story(world: World) -> None:
+            world.bus._serial = 0xFFFFFFFE
+            assert [world.bus._next_serial() for _ in range(3)] == [0xFFFFFFFF, 1, 2]
+
+        play(story)
+
+
+class TestBodies:
+    """Nobody has checked a body before us: whatever is in it, it is decoded or it is InvalidArgs."""
+
+    @staticmethod
+    def decode(signature: str, body: bytes, little_endian: bool = True) -> list[Any] | None:
+        fields: dict[int, str | int] = {frames.SIGNATURE: signature}
+        call = Call(frames.Frame(frames.METHOD_CALL, 0, 1, little_endian, fields, body))
+        try:
+            call.decode()
+        except InvalidArgs:
+            return None
+        return call.body
+
+    @settings(max_examples=400, deadline=None)
+    @given(
+        st.sampled_from(["s", "sa{sv}", "sasa{uh}a{sv}", "ssss", "u", "ssv"]),
+        st.binary(max_size=120),
+        st.booleans(),
+    )
+    def test_any_bytes(self, signature: str, body: bytes, little_endian: bool) -> None:
+        self.decode(signature, body, little_endian)
+
+    @pytest.mark.parametrize(
+        ("signature", "body"),
+        [
+            ("s", b"\1\0\0\0a\0x"),
+            ("s", b"\5\0\0\0a\0"),
+            ("s", b"\3\0\0\0a\0b\0"),
+            ("s", b"\1\0\0\0ab"),
+            ("s", b"\1\0\0\0\xff\0"),
+            ("s", b"\xff\xff\xff\xffa\0"),
+            ("b", b"\2\0\0\0"),
+            ("as", b"\xff\xff\xff\x7f"),
+            ("v", b"\2ss\0\0\0\0\0\0\0\0\0\0\0\0"),
+            ("v", b"\0\0"),
+            ("v", b"\1z\0\0"),
+            ("v", b"\1v\0" * 20_000),
+            ("v", b"\xfe" + b"(" * 254 + b"\0"),
+            ("", b"more"),
+            ("s", b""),
+        ],
+    )
+    def test_what_does_not_fit(self, signature: str, body: bytes) -> None:
+        assert self.decode(signature, body) is None
+
+    def test_either_endianness(self) -> None:
+        assert self.decode("us", b"\0\0\0\7\0\0\0\1a\0", little_endian=False) == [7, "a"]
+        assert self.decode("us", b"\7\0\0\0\1\0\0\0a\0") == [7, "a"]
+
+    def test_the_cache_of_types_is_bounded(self) -> None:
+        for number in range(2000):
+            kinds = "".join("ybnqiuxtds"[int(digit)] for digit in str(number))
+            self.decode(kinds, b"")
+        assert bus_module._tree.cache_info().currsize <= 256

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a caller may ask to be mounted, and what differs between two tables of mounts."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mountnsd import mounts, syscalls
+from mountnsd.errors import InvalidArgs
+from mountnsd.mountinfo import Mount
+
+HOLDER = "/run/mountnsd/ns"
+quick = settings(max_examples=200, deadline=None, database=None)
+
+
+def a_mount(target: str, source: str = "s", options: str = "rw", fstype: str = "tmpfs") -> Mount:
+    """A mount at some place."""
+    return Mount(1, 0, "0:1", "/", target, options, (), fstype, source, "rw")
+
+
+def changes(host: Iterable[Mount], inside: Iterable[Mount]) -> list[tuple[str, str]]:
+    """The kinds of changes and where."""
+    return [(change.kind, change.mount.target) for change in mounts.changes(host, inside, HOLDER)]
+
+
+class TestCheck:
+    """Each argument is looked at before anything is done."""
+
+    def test_a_tmpfs_with_options(self) -> None:
+        request = mounts.check("tmpfs", "/mnt", "tmpfs", "size=1m,nosuid,nodev,ro,rw,defaults,mode=0700,huge")
+        assert request.parameters == (("size", "1m"), ("mode", "0700"), ("huge", None))
+        expected = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_RDONLY
+        assert request.attributes == expected
+        assert request.bind is None
+
+    @pytest.mark.parametrize(("option", "flags"), [("bind", 0), ("rbind", syscalls.AT_RECURSIVE)])
+    def test_a_bind(self, option: str, flags: int) -> None:
+        request = mounts.check("/srv", "/mnt", "", f"{option},ro")
+        assert (request.bind, request.attributes) == (flags, syscalls.MOUNT_ATTR_RDONLY)
+
+    @pytest.mark.parametrize(
+        ("where", "why"), [("", "absolute"), ("mnt", "absolute"), ("/a/../b", "without"), ("/a\0", "absolute")]
+    )
+    def test_where_is_an_absolute_path(self, where: str, why: str) -> None:
+        with pytest.raises(InvalidArgs, match=why) as refusal:
+            mounts.check("tmpfs", where, "tmpfs", "")
+        assert "'where'" in refusal.value.message
+
+    @pytest.mark.parametrize(
+        ("what", "fstype", "options", "named"),
+        [
+            ("srv", "", "bind", "'what'"),
+            ("", "", "rbind", "'what'"),
+            ("/srv", "", "bind,size=1", "size"),
+            ("a\0b", "tmpfs", "", "'what'"),
+            ("x" * 4096, "tmpfs", "", "'what'"),
+            ("tmpfs", "", "", "'type'"),
+            ("tmpfs", "x" * 256, "", "'type'"),
+            ("tmpfs", "tm\0pfs", "", "'type'"),
+            ("tmpfs", "tmpfs", "k" * 256, "option"),
+            ("tmpfs", "tmpfs", "mode=" + "0" * 256, "option"),
+            ("tmpfs", "tmpfs", "a\0b", "option"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, what: str, fstype: str, options: str, named: str) -> None:
+        with pytest.raises(InvalidArgs) as refusal:
+            mounts.check(what, "/mnt", fstype, options)
+        assert named in refusal.value.message
+        assert "\0" not in refusal.value.message
+
+    @quick
+    @given(st.text(max_size=50), st.text(max_size=50), st.text(max_size=20), st.text("abind=,ro\0é", max_size=60))
+    def test_nothing_else_is_raised(self, what: str, where: str, fstype: str, options: str) -> None:
+        try:
+            request = mounts.check(what, where, fstype, options)
+        except InvalidArgs as error:
+            assert error.message.isprintable()
+        else:
+            assert request.where.startswith("/")
+            assert "\0" not in what + where + fstype + options
+
+    @pytest.mark.parametrize("where", ["/", "//", "///", "/.", "/./", "//.//./"])
+    def test_the_root_is_never_unmounted(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """umount2(2) of one's root does not unmount it: it makes the filesystem, the host's, read-only."""
+
+        def never(*_: object) -> None:
+            raise AssertionError("this would have made the host's root read-only")
+
+        monkeypatch.setattr(syscalls, "umount2", never)
+        monkeypatch.setattr(mounts, "join", never)
+        mounts.check_target(where)
+        with pytest.raises(InvalidArgs, match="root of a namespace"):
+            mounts.unmount(-1, where, lazy=False)
+
+    @pytest.mark.parametrize("where", ["/link/", "/link/.", "//link", "/./link//."])
+    def test_nor_by_a_link_that_leads_there(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[str, int]] = []
+        monkeypatch.setattr(syscalls, "umount2", lambda target, flags: asked.append((target, flags)))
+        monkeypatch.setattr(mounts, "join", lambda _: None)
+        mounts.unmount(-1, where, lazy=False)
+        assert asked == [("/link", syscalls.UMOUNT_NOFOLLOW)]
+
+
+class TestChanges:
+    """The difference, by mount point."""
+
+    def test_none(self) -> None:
+        table = [a_mount("/"), a_mount("/proc")]
+        assert changes(table, table) == []
+
+    def test_ids_and_propagation_are_no_difference(self) -> None:
+        here = a_mount("/")
+        assert changes([here], [replace(here, id=99, parent=7, propagation=("master:3",))]) == []
+
+    def test_added_removed_changed_in_order_of_their_places(self) -> None:
+        host = [a_mount("/"), a_mount("/gone"), a_mount("/same"), a_mount("/other")]
+        inside = [a_mount("/"), a_mount("/same"), a_mount("/other", options="ro"), a_mount("/new")]
+        assert changes(host, inside) == [("removed", "/gone"), ("added", "/new"), ("changed", "/other")]
+
+    def test_the_holder_is_the_hosts_own(self) -> None:
+        host = [a_mount("/"), a_mount(HOLDER), a_mount(HOLDER + "/a", fstype="nsfs")]
+        assert changes(host, [a_mount("/")]) == []
+        assert changes([*host, a_mount(HOLDER + "2")], [a_mount("/")]) == [("removed", HOLDER + "2")]
+
+    def test_mounts_over_each_other_are_compared_from_the_bottom(self) -> None:
+        host = [a_mount("/m", "one")]
+        inside = [a_mount("/m", "one"), a_mount("/m", "two")]
+        (change,) = mounts.changes(host, inside, HOLDER)
+        assert (change.kind, change.mount.source) == ("added", "two")
+        (change,) = mounts.changes(inside, host, HOLDER)
+        assert (change.kind, change.mount.source) == ("removed", "two")
+
+    def test_options_as_findmnt_joins_them(self) -> None:
+        found = replace(a_mount("/", options="ro,nosuid"), super_options="rw,size=1k,nosuid")
+        assert mounts.all_options(found) == "ro,nosuid,size=1k"
+
+    @quick
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=6), st.data())
+    def test_undoing_every_change_gives_the_host_again(
+        self, rows: list[tuple[str, str]], data: st.DataObject
+    ) -> None:
+        host = [a_mount("/" + place, source) for place, source in rows]
+        other = data.draw(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=6))
+        inside = [a_mount("/" + place, source) for place, source in other]
+        kinds = [kind for kind, _ in changes(host, inside)]
+        assert len(inside) - len(host) == kinds.count("added") - kinds.count("removed")
+        assert (changes(host, inside) == []) == (sorted(rows, key=first) == sorted(other, key=first))
+
+
+def first(row: tuple[str, str]) -> str:
+    """What a stable sort of mounts by place goes by."""
+    return row[0]
