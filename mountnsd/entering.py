@@ -56,7 +56,7 @@ class Entering:
             follower.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)
 
-    def _enter(self, request: Request) -> Plan:
+    async def _enter(self, request: Request) -> Plan:
         found, (argv, fds, given) = self._methods.subject(request)
         assert isinstance(argv, list)  # noqa: S101 - the signature says so, here and below
         assert isinstance(fds, dict)  # noqa: S101
@@ -67,16 +67,15 @@ class Entering:
             raise LimitsExceeded(
                 f"You have {MAX_PER_USER} processes inside namespaces, as many as one may have; end one first."
             )
-        as_self = chosen.user is None or _names_uid(chosen.user, caller.uid)
-        action = Action.ENTER if as_self and not chosen.new_privileges else Action.ENTER_AS
+        who = await helper.run(lambda: _identify(caller, chosen.user), lane="users")
+        action = Action.ENTER if who.uid == caller.uid and not chosen.new_privileges else Action.ENTER_AS
 
         async def run() -> Answer:
-            who = await helper.run(lambda: _identify(caller, chosen, as_self), lane="users")
             borrowed = {number: request.call.fds.get(handle) for number, handle in fds.items()}
             return await self._start(found, tuple(argv), borrowed, chosen, who, caller)
 
         details = details_of(found) | {
-            "user": str(caller.uid) if as_self else _shown_user(chosen.user),
+            "user": str(who.uid),
             "program": names.shown(argv[0], 256)[1:-1] if argv else "",
         }
         return Plan(run, details, action)
@@ -163,19 +162,14 @@ class Entering:
             self._bus.unwatch(caller.name, gone)
 
 
-def _names_uid(user: str, uid: int) -> bool:
-    """Whether the text is this very uid; a name is looked up only once its use is allowed."""
-    return user == str(uid)
+def _identify(caller: Caller, user: str | None) -> Identity:
+    """Who the process is to be: the caller with the groups that he has now, or the user he names.
 
-
-def _shown_user(user: str | None) -> str:
-    return names.shown(user or "", 256)[1:-1]
-
-
-def _identify(caller: Caller, chosen: EnterOptions, as_self: bool) -> Identity:
-    """Look the target user up.  May block in NSS: for a thread."""
-    if as_self or chosen.user is None:
-        if caller.uid == 0:
-            return identity.of_user("0")
+    May block in NSS: for a helper thread.  Raises NoSuchUser, AccessDenied.
+    """
+    named = None if user is None else identity.of_user(user)
+    if caller.uid == 0:
+        return named or identity.of_user("0")
+    if named is None or named.uid == caller.uid:
         return identity.of_caller(caller.uid, caller.groups)
-    return identity.of_user(chosen.user)
+    return named

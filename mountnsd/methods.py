@@ -64,14 +64,15 @@ class Methods:
         name, given = request.arguments
         names.check(name)
         chosen = options.create(plain_options(given))
+        source = None if chosen.source is None else self._registry.get(chosen.source)
 
         async def run() -> Answer:
-            made, _ = await self._registry.create(name, request.caller.uid, chosen)
+            made, _ = await self._registry.create(name, request.caller.uid, chosen, source)
             return Answer([names.to_path(made.name)])
 
         details = {"name": name, "owner": str(request.caller.uid)}
-        if chosen.source is not None:
-            details["from"] = self._registry.get(chosen.source).name
+        if source is not None:
+            details["from"] = source.name
         return Plan(run, details)
 
     def _open(self, request: Request) -> Plan:

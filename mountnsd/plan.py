@@ -57,4 +57,4 @@ class Entry:
     """
 
     actions: tuple[Action, ...]
-    prepare: Callable[[Request], Plan]
+    prepare: Callable[[Request], Plan | Awaitable[Plan]]

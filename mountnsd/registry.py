@@ -155,10 +155,13 @@ class Registry:
 
     # Making
 
-    async def create(self, name: str, owner: int, options: CreateOptions) -> tuple[Namespace, bool]:
+    async def create(
+        self, name: str, owner: int, options: CreateOptions, source: Namespace | None = None
+    ) -> tuple[Namespace, bool]:
         """Make a namespace, or with `if_not_exists` find the one that is there.
 
-        Arguments: name: see names.check; owner: uid; options: checked.
+        Arguments: name: see names.check; owner: uid; options: checked; source: the very namespace that the
+            option `from` was allowed for, else what bears its name now.
         Returns: the namespace and whether it is new.
         Raises: NamespaceExists, NoSuchNamespace (of `from`), NamespaceStale, LimitsExceeded, MountFailed, Failed.
         """
@@ -174,7 +177,7 @@ class Registry:
             self._check_limits(owner)
             self._making[owner] += 1
             try:
-                return await self._create(name, owner, options), True
+                return await self._create(name, owner, options, source), True
             finally:
                 self._making[owner] -= 1
 
@@ -193,7 +196,9 @@ class Registry:
                 "destroy one, or raise max_namespaces_per_user in mountnsd.toml."
             )
 
-    async def _create(self, name: str, owner: int, options: CreateOptions) -> Namespace:
+    async def _create(
+        self, name: str, owner: int, options: CreateOptions, source: Namespace | None
+    ) -> Namespace:
         trouble = self.holder.trouble()
         if trouble is not None:
             raise Failed(
@@ -204,11 +209,11 @@ class Registry:
         if options.source is None:
             fd = await helper.run(lambda: namespace.make(host, propagation), discard=os.close)
         else:
-            source = self.open(self.get(options.source))
+            copied = self.open(source or self.get(options.source))
             fd = await helper.run(
-                lambda: namespace.make(host, propagation, source),
+                lambda: namespace.make(host, propagation, copied),
                 discard=os.close,
-                always=lambda: os.close(source),
+                always=lambda: os.close(copied),
             )
         try:
             return self._keep(name, fd, owner, options)

@@ -136,7 +136,10 @@ class Service:
         self._pending[caller.uid] += 1
         try:
             call.decode()
-            answer = await self._allowed(entry, entry.prepare(Request(call, caller, found)), call, caller)
+            plan = entry.prepare(Request(call, caller, found))
+            if not isinstance(plan, Plan):
+                plan = await plan
+            answer = await self._allowed(entry, plan, call, caller)
         finally:
             self._pending[caller.uid] -= 1
             if not self._pending[caller.uid]:
