@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -31,12 +32,16 @@ PROGRAM = (sys.executable, "-m", "mountnsd.ctl")
 
 
 class Ctl:
-    """Runs mountnsctl on a bus."""
+    """Runs mountnsctl on a bus, from a copy that every user can read, as he can where it is installed."""
 
     def __init__(self, bus: PrivateBus, daemon: Daemon | None) -> None:
+        program = bus.directory / "program"
+        shutil.copytree(
+            REPOSITORY / "mountnsd", program / "mountnsd", ignore=shutil.ignore_patterns("__pycache__")
+        )
         self.environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": str(program),
             "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
             "MOUNTNSD_RUNTIME_DIRECTORY": str(daemon.runtime) if daemon else "/nowhere",
             "TERM": "xterm",

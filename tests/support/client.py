@@ -144,6 +144,9 @@ class Client:
             self._peer.close()
             raise
         self.unique_name: str = self.connection.unique_name
+        self._incoming: deque[Message] = deque()
+        self._answers: dict[int, Message] = {}
+        self.connection.filter(_Answers(), queue=self._incoming)
         self.closed = False
 
     def send(
@@ -179,16 +182,19 @@ class Client:
         return serial
 
     def reply(self, serial: int, timeout: float = TIMEOUT) -> tuple[Any, ...]:
-        """Wait for the answer to a call that `send` sent; answers to other calls are dropped meanwhile.
+        """Wait for the answer to a call that `send` sent; answers to other calls are kept meanwhile.
 
         Raises: DBusError if it is one; TimeoutError; ConnectionError if the bus hangs up.
         """
-        rule = _ReplyTo(serial)
-        with self.connection.filter(rule) as queue:
+        deadline = time.monotonic() + timeout
+        while serial not in self._answers:
             try:
-                message = self.connection.recv_until_filtered(queue, timeout=timeout)
+                left = max(deadline - time.monotonic(), 0)
+                answer = self.connection.recv_until_filtered(self._incoming, timeout=left)
             except TimeoutError:
                 raise TimeoutError(f"no answer within {timeout} s") from None
+            self._answers[answer.header.fields.get(HeaderFields.reply_serial)] = answer
+        message = self._answers.pop(serial)
         body = tuple(message.body)
         if message.header.message_type is MessageType.error:
             text = body[0] if body and isinstance(body[0], str) else ""
@@ -272,14 +278,9 @@ class Client:
         self.close()
 
 
-class _ReplyTo:
-    """A rule for jeepney's filters: the answer to one call."""
-
-    def __init__(self, serial: int) -> None:
-        self._serial = serial
+class _Answers:
+    """A rule for jeepney's filters: every answer."""
 
     def matches(self, message: Message) -> bool:
-        """Whether the message is the answer."""
-        if message.header.message_type not in (MessageType.method_return, MessageType.error):
-            return False
-        return bool(message.header.fields.get(HeaderFields.reply_serial) == self._serial)
+        """Whether the message is an answer."""
+        return message.header.message_type in (MessageType.method_return, MessageType.error)

@@ -133,6 +133,11 @@ def on(
     return client.call(path_of(name), NAMESPACE, member, signature, *args, **more)
 
 
+def mounted_at_mnt(client: Client, name: str) -> int:
+    """How often something is mounted on /mnt inside; of other places anybody may change something meanwhile."""
+    return sum(row[4] == "/mnt" for row in on(client, name, "GetMounts")[0])
+
+
 @dataclass(frozen=True)
 class Entered:
     """What Enter gave.

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from mountnsd import mountinfo
 from mountnsd.holder import Holder
 from mountnsd.metadata import MetadataStore
+from mountnsd.mountinfo import Mount
 from mountnsd.registry import Limits, Registry
 
 from . import leaks
@@ -64,7 +67,7 @@ def forked(work: Callable[[], T], timeout: float = 60.0) -> T:
         os.close(reading)
         try:
             data = pickle.dumps((True, work()))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told to the parent
             data = pickle.dumps((False, traceback.format_exc()))
         with suppress(OSError):
             while data:
@@ -181,7 +184,7 @@ def resident(pin: str | Path, command: Sequence[str] = ("sleep", "infinity")) ->
     """A process inside a pinned namespace; gives its pid.  It is ended at the end, if it still runs."""
     with subprocess.Popen(
         command,
-        preexec_fn=lambda: enter(pin),
+        preexec_fn=lambda: enter(pin),  # noqa: PLW1509 - only helper threads, which hold no lock
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -200,6 +203,16 @@ def run(*command: str | Path) -> str:
     )
     assert result.returncode == 0, f"{command}: {result.stderr}"
     return result.stdout
+
+
+def host_mounts(directory: Path) -> list[Mount]:
+    """The mounts here, but for those of other tests that may run beside this one, in other directories."""
+    own = f"{directory}/"
+    return [
+        mount
+        for mount in mountinfo.parse(mountinfo.read())
+        if mount.target.startswith(own) or not mount.target.startswith(f"{tempfile.gettempdir()}/")
+    ]
 
 
 def fd_count() -> int:
