@@ -168,6 +168,7 @@ class Bus:
         self._serial = 0
         self._pending: dict[int, asyncio.Future[Frame]] = {}
         self._watched: dict[str, set[asyncio.Future[None]]] = {}
+        self._releasing = False
 
     @classmethod
     async def connect(cls, address: str) -> Self:
@@ -190,6 +191,11 @@ class Bus:
         """Own a well-known name, without waiting in its queue.  Returns whether we own it."""
         (answer,) = await self.call_driver("RequestName", "su", name, _DO_NOT_QUEUE)
         return bool(answer == _PRIMARY_OWNER)
+
+    async def release_name(self, name: str) -> None:
+        """Give a well-known name up; the connection stays, to answer what came before."""
+        self._releasing = True
+        await self.call_driver("ReleaseName", "s", name)
 
     # Calls of our own
 
@@ -379,7 +385,8 @@ class Bus:
             self._driver_says(frame)
 
     def _driver_says(self, frame: Frame) -> None:
-        if frame.text(frames.MEMBER) == "NameLost" and frame.text(frames.SIGNATURE) == "s":
+        lost = frame.text(frames.MEMBER) == "NameLost" and frame.text(frames.SIGNATURE) == "s"
+        if lost and not self._releasing:
             self._stream.close("the bus took the name away")
         if frame.text(frames.MEMBER) != "NameOwnerChanged" or frame.text(frames.SIGNATURE) != "sss":
             return

@@ -123,7 +123,7 @@ async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: as
             return 1
         _tell_systemd("STOPPING=1")
         if not stop.done():  # idle: let go of the name first, so that later calls start us again
-            await bus.call_driver("ReleaseName", "s", BUS_NAME)
+            await bus.release_name(BUS_NAME)
         return 0
     finally:
         idle.cancel()

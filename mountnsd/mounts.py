@@ -35,6 +35,14 @@ _ATTRIBUTES = {
     "nosymfollow": syscalls.MOUNT_ATTR_NOSYMFOLLOW,
 }
 _DEFAULTS = {"", "defaults", "rw", "suid", "dev", "exec", "atime", "relatime", "diratime", "symfollow"}
+_HINTS = {
+    ("open", errno.ENOENT): "Make the mount point inside first.",
+    ("open", errno.ELOOP): "The mount point is a symbolic link; name what it leads to.",
+    ("open_tree", errno.ENOENT): "What is bound is looked up in the host.",
+    ("open_tree", errno.EINVAL): "The host's mount there cannot be bound.",
+    ("move_mount", errno.EINVAL): "A directory goes over a directory, and a file over a file.",
+    ("fsopen", errno.ENODEV): "The kernel knows no such type; see /proc/filesystems.",
+}
 _BINDS = {"bind": 0, "rbind": syscalls.AT_RECURSIVE}
 
 
@@ -87,7 +95,7 @@ def check(what: str, where: str, fstype: str, options: str) -> MountRequest:
         raise InvalidArgs(
             "'type' is a filesystem type such as tmpfs, or empty with the option bind or rbind."
         )
-    return MountRequest(what, where, fstype, attributes, bind, tuple(parameters))
+    return MountRequest(what, _plain(where), fstype, attributes, bind, tuple(parameters))
 
 
 def check_target(where: str) -> None:
@@ -95,6 +103,15 @@ def check_target(where: str) -> None:
     parts = where.split("/")
     if not where.startswith("/") or ".." in parts or "\0" in where or len(os.fsencode(where)) > _MAX_PATH:
         raise InvalidArgs(f"'where' is an absolute path inside, without '..', not {names.shown(where)}.")
+    if _plain(where) == "/":
+        raise InvalidArgs(
+            "The root of a namespace is neither mounted over nor unmounted; name what is below it."
+        )
+
+
+def _plain(where: str) -> str:
+    """A path whose last component is a plain name, so that no symbolic link there is followed."""
+    return "/" + "/".join(part for part in where.split("/") if part not in ("", "."))
 
 
 def read(host: Host, namespace: int) -> list[Mount]:
@@ -140,9 +157,8 @@ def unmount(namespace: int, where: str, lazy: bool) -> None:
     Never its root: umount2(2) of the caller's own root makes the whole filesystem read-only, the host's, too.
     Nothing of a path whose last component is a plain name, and is not followed, leads there.
     """
-    where = "/" + "/".join(part for part in where.split("/") if part not in ("", "."))
-    if where == "/":
-        raise InvalidArgs("The root of a namespace cannot be unmounted; 'mountnsctl destroy' ends one.")
+    check_target(where)
+    where = _plain(where)
     try:
         join(namespace)
         syscalls.umount2(where, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if lazy else 0))
@@ -244,4 +260,5 @@ def _kernel_says(context: int) -> str:
 
 def _failed(what: str, error: OSError, hint: str = "") -> MountFailed:
     step = (error.strerror or "").partition(":")[0] if ":" in (error.strerror or "") else "open"
-    return MountFailed(what, step, error.errno or errno.EIO, hint)
+    number = error.errno or errno.EIO
+    return MountFailed(what, step, number, hint or _HINTS.get((step, number), ""))

@@ -200,6 +200,9 @@ class Registry:
         self, name: str, owner: int, options: CreateOptions, source: Namespace | None
     ) -> Namespace:
         trouble = self.holder.trouble()
+        if trouble == "unmounted":
+            self.refresh(always=True)  # sets it up again
+            trouble = self.holder.trouble()
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "

@@ -180,8 +180,13 @@ class Ground:
 
 
 @contextmanager
-def resident(pin: str | Path, command: Sequence[str] = ("sleep", "infinity")) -> Iterator[int]:
-    """A process inside a pinned namespace; gives its pid.  It is ended at the end, if it still runs."""
+def resident(
+    pin: str | Path, command: Sequence[str] = ("sleep", "infinity"), *, ready: bool = False
+) -> Iterator[int]:
+    """A process inside a pinned namespace; gives its pid.  It is ended at the end, if it still runs.
+
+    Arguments: command: what it runs; ready: whether to wait until it has written a line.
+    """
     with subprocess.Popen(
         command,
         preexec_fn=lambda: enter(pin),  # noqa: PLW1509 - only helper threads, which hold no lock
@@ -190,6 +195,9 @@ def resident(pin: str | Path, command: Sequence[str] = ("sleep", "infinity")) ->
         start_new_session=True,
     ) as process:
         try:
+            if ready:
+                assert process.stdout is not None
+                assert process.stdout.readline()
             yield process.pid
         finally:
             if process.poll() is None:

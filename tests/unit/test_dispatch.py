@@ -376,6 +376,22 @@ class TestBodies:
     def test_what_does_not_fit(self, signature: str, body: bytes) -> None:
         assert self.decode(signature, body) is None
 
+    @pytest.mark.parametrize(
+        ("body", "value"),
+        [
+            (b"\1v\0\1y\0\7", None),
+            (b"\2ay\0\0\0\0\0", None),
+            (b"\5a{sv}\0" + b"\0" * 9, None),
+            (b"\3(y)\0\0\0\0\7", None),
+            (b"\1h\0\0\0\0\0\0", None),
+            (b"\1y\0\7", 7),
+            (b"\1b\0\0\1\0\0\0", True),
+        ],
+    )
+    def test_a_variant_holds_what_some_option_takes(self, body: bytes, value: object) -> None:
+        decoded = self.decode("v", body)
+        assert (decoded[0].value if decoded else None) == value
+
     def test_either_endianness(self) -> None:
         assert self.decode("us", b"\0\0\0\7\0\0\0\1a\0", little_endian=False) == [7, "a"]
         assert self.decode("us", b"\7\0\0\0\1\0\0\0a\0") == [7, "a"]

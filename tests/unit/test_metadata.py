@@ -73,7 +73,9 @@ class TestWriting:
         assert store.read("a") == Metadata(inode=2)
         assert (place / "a.json").stat().st_ino != old
 
-    def test_a_prepared_file_that_a_crash_left_is_no_obstacle(self, store: MetadataStore, place: Path) -> None:
+    def test_a_prepared_file_that_a_crash_left_is_no_obstacle(
+        self, store: MetadataStore, place: Path
+    ) -> None:
         (place / ".a.json.new").write_text('{"inode": 1')
         keep(store, "a", FULL)
         assert store.read("a") == FULL

@@ -68,7 +68,9 @@ class TestRoundTrip:
         assert list(mountinfo.parse(text)) == mounts
 
     def test_propagation_is_understood(self) -> None:
-        line = "36 35 98:0 / / rw shared:7 master:12 propagate_from:2 future:thing unbindable - ext4 /dev/r rw"
+        line = (
+            "36 35 98:0 / / rw shared:7 master:12 propagate_from:2 future:thing unbindable - ext4 /dev/r rw"
+        )
         found = mountinfo.parse_line(line)
         assert found is not None
         assert (found.peer_group, found.master, found.unbindable) == (7, 12, True)

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The holder on the real kernel: set up once, private and unbindable, and wary of what is not its own."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import leaks
+from support.ground import attempt, contained, fd_count, forked, run
+from support.identity import NOBODY
+
+from mountnsd import helper, mountinfo, syscalls
+from mountnsd.errors import Failed, MountFailed, NamespaceStale
+from mountnsd.holder import Holder, Pin, close_host
+from mountnsd.mountinfo import Mount
+from mountnsd.namespace import Propagation, make
+
+
+@pytest.fixture
+def runtime(directory: Path) -> Iterator[Path]:
+    """A runtime directory that is not there yet; what is mounted below it is taken down."""
+    before = fd_count()
+    yield directory / "run"
+    for mount in reversed(leaks.mounts_below(directory)):
+        leaks.detach(mount)
+    assert fd_count() == before, "a descriptor was left open"
+
+
+@pytest.fixture
+def holder(runtime: Path) -> Iterator[Holder]:
+    """The holder in it."""
+    with closing(Holder.ensure(str(runtime))) as made:
+        yield made
+
+
+def new_namespace(holder: Holder) -> int:
+    """A descriptor of a new mount namespace."""
+    host = holder.host()
+    try:
+        return helper.run_blocking(lambda: make(host, Propagation.SLAVE))
+    finally:
+        close_host(host)
+
+
+def pinned(holder: Holder, name: str) -> int:
+    """Pin a new namespace; gives its inode."""
+    fd = new_namespace(holder)
+    try:
+        holder.pin(name, fd)
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def mounted_at(path: Path | str) -> list[Mount]:
+    """The mounts at a path, by the kernel's word."""
+    return [mount for mount in mountinfo.parse(mountinfo.read()) if mount.target == str(path)]
+
+
+class TestSetUp:
+    """One holder, of the right kind."""
+
+    def test_what_it_is(self, holder: Holder, runtime: Path) -> None:
+        (mount,) = mounted_at(runtime / "ns")
+        assert (mount.fstype, mount.source, mount.root) == ("tmpfs", "mountnsd", "/")
+        assert {"nosuid", "nodev", "noexec"} <= set(mount.options.split(","))
+        assert {"mode=700", "size=1024k", "nr_inodes=131072"} <= set(mount.super_options.split(","))
+        assert mount.unbindable
+        assert (mount.peer_group, mount.master) == (0, 0)
+        status = (runtime / "ns").stat()
+        assert (status.st_mode & 0o7777, status.st_uid) == (0o700, 0)
+        assert holder.trouble() is None
+
+    def test_private_and_unbindable_where_all_is_shared(self, runtime: Path) -> None:
+        def story() -> None:
+            Holder.ensure(str(runtime)).close()
+            (mount,) = mounted_at(runtime / "ns")
+            assert mount.propagation == ("unbindable",)
+
+        contained(story)
+
+    def test_found_again_with_its_pins(self, holder: Holder, runtime: Path) -> None:
+        inode = pinned(holder, "a")
+        with closing(Holder.ensure(str(runtime))) as again:
+            assert again.survey().pins == (Pin("a", inode),)
+        assert len(mounted_at(runtime / "ns")) == 1
+
+    def test_sixteen_at_once_set_up_one(self, runtime: Path) -> None:
+        reading, writing = os.pipe()
+        children = []
+        for _ in range(16):
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    os.close(writing)
+                    os.read(reading, 1)  # all start at once, when the pipe is closed
+                    Holder.ensure(str(runtime)).close()
+                    status = 0
+                finally:
+                    os._exit(status)
+            children.append(pid)
+        os.close(writing)
+        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 16
+        os.close(reading)
+        assert len(mounted_at(runtime / "ns")) == 1
+
+    def test_over_a_path_with_a_symlink(self, directory: Path, runtime: Path) -> None:
+        (directory / "var").mkdir()
+        (directory / "var" / "run").symlink_to(directory)
+        with closing(Holder.ensure(str(directory / "var" / "run" / "run"))) as holder:
+            assert holder.path == str(runtime / "ns")
+            inode = pinned(holder, "a")
+            assert holder.survey().pins == (Pin("a", inode),)
+
+    @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+    def test_not_where_others_can_write(self, runtime: Path, mode: int) -> None:
+        runtime.mkdir()
+        runtime.chmod(mode)
+        with pytest.raises(Failed, match="must belong to root"):
+            Holder.ensure(str(runtime))
+        assert not mounted_at(runtime / "ns")
+
+    def test_not_in_somebody_elses_directory(self, runtime: Path) -> None:
+        runtime.mkdir()
+        os.chown(runtime, NOBODY, 0)
+        with pytest.raises(Failed, match="must belong to root"):
+            Holder.ensure(str(runtime))
+
+    def test_not_over_a_symlink(self, directory: Path, runtime: Path) -> None:
+        runtime.mkdir(0o755)
+        (directory / "elsewhere").mkdir()
+        (runtime / "ns").symlink_to(directory / "elsewhere")
+        with pytest.raises(MountFailed):
+            Holder.ensure(str(runtime))
+        assert not mounted_at(directory / "elsewhere")
+
+    def test_nobody_can_hold_up_the_start(self, runtime: Path) -> None:
+        """Whoever can open a directory can lock it, and never let go."""
+        runtime.mkdir(0o755)
+        (runtime / "ns").mkdir(0o755)
+
+        def lock() -> None:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            fd = os.open(runtime, os.O_RDONLY)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours.send(b"locked")
+            ours.recv(1)
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            pid = os.fork()
+            if pid == 0:
+                theirs.close()
+                try:
+                    lock()
+                finally:
+                    os._exit(0)
+            ours.close()
+            assert theirs.recv(10) == b"locked"
+            try:
+                forked(lambda: Holder.ensure(str(runtime)).close(), timeout=5)
+            finally:
+                leaks.end(pid)
+        assert len(mounted_at(runtime / "ns")) == 1
+        assert (runtime / "ns").stat().st_mode & 0o7777 == 0o700
+
+    def test_what_else_is_mounted_there_is_left_alone(self, holder: Holder, runtime: Path) -> None:
+        pinned(holder, "a")
+        run("mount", "-t", "tmpfs", "other", runtime / "ns")
+        with pytest.raises(Failed, match="covered by a mount that is not mountnsd's") as refusal:
+            Holder.ensure(str(runtime))
+        assert f"umount {runtime / 'ns'}" in refusal.value.message
+        assert holder.trouble() == "overmounted"
+        assert [mount.source for mount in mounted_at(runtime / "ns")] == ["mountnsd", "other"]
+        run("umount", runtime / "ns")
+        assert holder.trouble() is None
+        Holder.ensure(str(runtime)).close()
+
+    def test_a_holder_that_somebody_else_owns_is_none(self, runtime: Path) -> None:
+        (runtime / "ns").mkdir(parents=True)
+        runtime.chmod(0o755)
+        run("mount", "-t", "tmpfs", "-o", f"mode=0700,uid={NOBODY}", "mountnsd", runtime / "ns")
+        with pytest.raises(Failed, match="not mountnsd's"):
+            Holder.ensure(str(runtime))
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_a_recursive_bind_of_the_root_copies_no_pin(self, directory: Path, shared: bool) -> None:
+        def story() -> None:
+            with closing(Holder.ensure(str(directory / "run"))) as holder:
+                pinned(holder, "a")
+                (directory / "copy").mkdir()
+                run("mount", "--rbind", "/", directory / "copy")
+                copies = [mount for mount in leaks.mounts() if mount.fstype == "nsfs"]
+                assert [mount.point for mount in copies if mount.point.endswith("/a")] == [
+                    f"{directory}/run/ns/a"
+                ]
+                assert not mounted_at(f"{directory}/copy{directory}/run/ns")
+                assert attempt(lambda: syscalls.open_tree(-100, holder.path, 1)) == errno.EINVAL
+
+        contained(story, shared=shared)
+
+
+class TestPins:
+    """Names in the holder."""
+
+    def test_a_life(self, holder: Holder, runtime: Path) -> None:
+        inode = pinned(holder, "a")
+        (mount,) = mounted_at(runtime / "ns" / "a")
+        assert (mount.fstype, mount.root) == ("nsfs", f"mnt:[{inode}]")
+        assert holder.pin_path("a") == str(runtime / "ns" / "a")
+        assert holder.survey().pins == (Pin("a", inode),)
+        fd = holder.open("a", inode)
+        assert os.fstat(fd).st_ino == inode
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+        assert holder.unpin("a", inode) is False
+        assert holder.survey() == type(holder.survey())((), (), ())
+        assert os.listdir(runtime / "ns") == []
+
+    @pytest.mark.parametrize("name", ["a", "_", "0.a", "a.b-c_d", "x" * 64, "a.json", "a."])
+    def test_every_name(self, holder: Holder, name: str) -> None:
+        inode = pinned(holder, name)
+        assert holder.survey().pins == (Pin(name, inode),)
+        holder.unpin(name, inode)
+
+    def test_a_pin_cannot_be_removed_here(self, holder: Holder, runtime: Path) -> None:
+        inode = pinned(holder, "a")
+        assert attempt((runtime / "ns" / "a").unlink) == errno.EBUSY
+        assert holder.survey().pins == (Pin("a", inode),)
+
+    def test_a_name_that_is_taken(self, holder: Holder) -> None:
+        inode = pinned(holder, "a")
+        fd = new_namespace(holder)
+        with closing(os.fdopen(fd)), pytest.raises(MountFailed) as refusal:
+            holder.pin("a", fd)
+        assert refusal.value.errno == errno.EEXIST
+        assert holder.survey().pins == (Pin("a", inode),)
+        assert holder.occupied("a")
+        assert not holder.occupied("b")
+
+    def test_a_pin_that_fails_leaves_nothing(self, holder: Holder, runtime: Path) -> None:
+        with Path("/proc/self/ns/mnt").open() as own, pytest.raises(MountFailed) as refusal:
+            holder.pin("a", own.fileno())  # a namespace cannot keep itself
+        assert refusal.value.errno == errno.ELOOP
+        assert os.listdir(runtime / "ns") == []
+
+    def test_one_that_is_held_open_is_said_to_be(self, holder: Holder, runtime: Path) -> None:
+        inode = pinned(holder, "a")
+        with (runtime / "ns" / "a").open():
+            assert holder.unpin("a", inode) is True
+        assert os.listdir(runtime / "ns") == []
+        assert holder.survey().pins == ()
+
+    def test_another_inode_is_not_opened_and_not_unpinned(self, holder: Holder) -> None:
+        inode = pinned(holder, "a")
+        for work in (holder.open, holder.unpin):
+            with pytest.raises(NamespaceStale, match="findmnt"):
+                work("a", inode + 1)
+        assert holder.survey().pins == (Pin("a", inode),)
+
+    def test_one_that_is_gone(self, holder: Holder) -> None:
+        with pytest.raises(NamespaceStale):
+            holder.open("a", 1)
+
+    def test_two_names_of_one_namespace(self, holder: Holder) -> None:
+        fd = new_namespace(holder)
+        inode = os.fstat(fd).st_ino
+        holder.pin("a", fd)
+        holder.pin("b", fd)
+        os.close(fd)
+        assert set(holder.survey().pins) == {Pin("a", inode), Pin("b", inode)}
+        holder.unpin("a", inode)
+        assert holder.survey().pins == (Pin("b", inode),)
+
+
+class TestForeign:
+    """What is not ours."""
+
+    def test_it_is_left_alone_and_logged_once(
+        self, holder: Holder, runtime: Path, directory: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        place = runtime / "ns"
+        inode = pinned(holder, "mine")
+        (place / "full").write_text("x")
+        (place / "directory").mkdir()
+        (place / "link").symlink_to("mine")
+        os.mkfifo(place / "fifo")
+        (place / "theirs").touch()
+        os.chown(place / "theirs", NOBODY, 0)
+        (place / "b..d").touch()
+        for name, what in (("tmpfs", directory), ("net", "/proc/self/ns/net"), ("-bad", place / "mine")):
+            (place / name).touch() if Path(what).is_file() else (place / name).mkdir()
+            run("mount", "--bind", what, place / name)
+        (place / "line\nbreak").touch()
+        before = {(mount.mount_id, mount.point) for mount in leaks.mounts_below(place)}
+        names = set(os.listdir(place))
+        with caplog.at_level(logging.WARNING):
+            survey = holder.survey()
+            holder.survey()
+        assert survey.pins == (Pin("mine", inode),)
+        assert (survey.covered, survey.leftovers) == ((), ())
+        assert len(caplog.records) == len(names) - 1
+        assert not any("\n" in record.getMessage() for record in caplog.records)
+        assert {(mount.mount_id, mount.point) for mount in leaks.mounts_below(place)} == before
+        assert set(os.listdir(place)) == names
+
+    def test_an_empty_file_of_roots_is_a_leftover(self, holder: Holder, runtime: Path) -> None:
+        (runtime / "ns" / "cut").touch()
+        assert holder.survey().leftovers == ("cut",)
+        holder.remove_leftover("cut")
+        holder.remove_leftover("cut")
+        assert holder.survey().leftovers == ()
+
+    def test_a_pin_that_something_covers(self, holder: Holder, runtime: Path, directory: Path) -> None:
+        inode = pinned(holder, "a")
+        (directory / "cover").touch()
+        run("mount", "--bind", directory / "cover", runtime / "ns" / "a")
+        survey = holder.survey()
+        assert (survey.pins, survey.covered) == ((), (Pin("a", inode),))
+        with pytest.raises(NamespaceStale):
+            holder.unpin("a", inode)
+        run("umount", runtime / "ns" / "a")
+        assert holder.survey().pins == (Pin("a", inode),)
+
+    def test_a_pin_that_another_namespace_covers(self, holder: Holder, runtime: Path) -> None:
+        inode = pinned(holder, "a")
+        pinned(holder, "b")
+        run("mount", "--bind", runtime / "ns" / "b", runtime / "ns" / "a")
+        assert holder.survey().covered == (Pin("a", inode),)
+
+    def test_a_fifo_over_a_pin_blocks_nothing(self, holder: Holder, runtime: Path, directory: Path) -> None:
+        inode = pinned(holder, "a")
+        os.mkfifo(directory / "fifo")
+        run("mount", "--bind", directory / "fifo", runtime / "ns" / "a")
+        assert holder.survey().covered == (Pin("a", inode),)

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A kill at any moment loses nothing that was acknowledged, and leaves nothing of what was not."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.buses import PrivateBus
+from support.client import Client
+from support.daemon import Daemon
+from support.ground import Ground, fd_count, run
+
+from mountnsd import syscalls
+from mountnsd.options import CreateOptions, DestroyOptions
+from mountnsd.registry import Namespace, Registry
+
+OPTIONS = CreateOptions(description="build", labels={"k": "v"})
+
+
+@pytest.fixture
+def ground(directory: Path) -> Iterator[Ground]:
+    """A registry with one namespace that was there before, and is there ever after."""
+    before = fd_count()
+    with Ground(directory) as made:
+        create(made.registry, "before")
+        yield made
+        found = made.registry.get("before")
+        assert (found.owner, found.description) == (1000, "build")
+    assert fd_count() == before
+
+
+def create(registry: Registry, name: str) -> Namespace:
+    """Make one of user 1000."""
+    return asyncio.run(registry.create(name, 1000, OPTIONS))[0]
+
+
+def prepare(ground: Ground, name: str, inode: int) -> None:
+    """What the first step of a creation leaves."""
+    (ground.runtime / "meta" / f".{name}.json.new").write_text(f'{{"inode": {inode}, "owner": 1000}}')
+
+
+def names_of(ground: Ground) -> list[str]:
+    """The names after a restart."""
+    return [found.name for found in ground.restart().all()]
+
+
+class TestWhatACrashLeaves:
+    """Each state that a creation or a destruction can be cut short in."""
+
+    def test_prepared_metadata(self, ground: Ground) -> None:
+        prepare(ground, "a", 1)
+        (ground.runtime / "meta" / ".b.json.new").write_text('{"inode":')
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+
+    def test_and_the_pins_file(self, ground: Ground) -> None:
+        prepare(ground, "a", 1)
+        (ground.pins / "a").touch()
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+
+    def test_and_the_pin(self, ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+        create(ground.registry, "a")
+        meta = ground.runtime / "meta"
+        (meta / "a.json").rename(meta / ".a.json.new")
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+        assert "creation of namespace a was cut short" in caplog.text
+
+    def test_and_the_pin_beside_metadata_of_one_that_is_long_gone(self, ground: Ground) -> None:
+        create(ground.registry, "a")
+        meta = ground.runtime / "meta"
+        (meta / "a.json").rename(meta / ".a.json.new")
+        (meta / "a.json").write_text('{"inode": 7, "owner": 5}')
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+
+    def test_and_a_pin_that_somebody_else_made(self, ground: Ground) -> None:
+        create(ground.registry, "a")
+        (ground.runtime / "meta" / "a.json").unlink()
+        prepare(ground, "a", 1)
+        assert names_of(ground) == ["a", "before"]
+        assert ground.registry.get("a").owner == 0
+
+    def test_valid_metadata(self, ground: Ground) -> None:
+        create(ground.registry, "a")
+        assert names_of(ground) == ["a", "before"]
+        assert ground.registry.get("a").labels == {"k": "v"}
+
+    def test_a_pin_that_is_unmounted(self, ground: Ground) -> None:
+        create(ground.registry, "a")
+        run("umount", ground.pins / "a")
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+
+    def test_and_removed(self, ground: Ground) -> None:
+        create(ground.registry, "a")
+        run("umount", ground.pins / "a")
+        (ground.pins / "a").unlink()
+        assert names_of(ground) == ["before"]
+        assert ground.lying() == ({"before"}, {"before.json"})
+
+    def test_metadata_that_cannot_be_believed(self, ground: Ground) -> None:
+        inode = create(ground.registry, "a").inode
+        kept = ground.runtime / "meta" / "a.json"
+        kept.write_text("{")
+        found = ground.restart().get("a")
+        assert (found.inode, found.owner) == (inode, 0)
+        kept.unlink()
+        kept.mkdir()
+        found = ground.restart().get("a")
+        assert (found.inode, found.owner) == (inode, 0)
+
+
+KILLABLE = {
+    os: ("open", "close", "unlink", "rename", "fstat", "mkdir", "listdir"),
+    syscalls: ("open_tree", "move_mount", "umount2", "mntns_id", "fstatfs_type", "ns_type"),
+}
+
+
+def killed_at(step: int, work: Callable[[Callable[[], None]], None]) -> tuple[list[str], bool]:
+    """Do work in a child that is killed before a call of the system, counted from when it says so.
+
+    Returns: the calls that were made, and whether the work came to its end.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        made = 0
+        armed = False
+
+        def arm() -> None:
+            nonlocal armed
+            armed = True
+
+        write, kill = os.write, os.kill
+
+        def mortal(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def body(*arguments: Any, **options: Any) -> Any:
+                nonlocal made
+                if armed:
+                    if made == step:
+                        kill(os.getpid(), signal.SIGKILL)
+                    made += 1
+                result = function(*arguments, **options)
+                if armed:
+                    write(writing, f"{name}\n".encode())
+                return result
+
+            return body
+
+        try:
+            for module, functions in KILLABLE.items():
+                for name in functions:
+                    setattr(module, name, mortal(name, getattr(module, name)))
+            work(arm)
+            armed = False
+            write(writing, b"acknowledged\n")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        calls = pipe.read().split()
+    os.waitpid(pid, 0)
+    acknowledged = calls[-1:] == ["acknowledged"]
+    return calls[: len(calls) - acknowledged], acknowledged
+
+
+class TestKilledAtEachStep:
+    """A real SIGKILL before every single call that a creation or a destruction makes of the system."""
+
+    def test_of_a_creation(self, ground: Ground) -> None:
+        def work(arm: Callable[[], None]) -> None:
+            registry = ground.restart()
+            keep = registry._keep
+
+            def armed(*arguments: Any) -> Namespace:
+                arm()
+                return keep(*arguments)
+
+            registry._keep = armed  # type: ignore[method-assign,assignment]
+            create(registry, "new")
+
+        ground.stop()
+        acknowledged, step, there = False, 0, 0
+        while not acknowledged:
+            calls, acknowledged = killed_at(step, work)
+            registry = ground.start()
+            if "rename" in calls:  # from this step on it exists
+                found = registry.get("new")
+                assert (found.owner, found.description, found.labels) == (1000, "build", {"k": "v"})
+                there += 1
+                assert ground.lying() == ({"before", "new"}, {"before.json", "new.json"})
+                asyncio.run(registry.destroy(found, DestroyOptions()))
+            assert [found.name for found in registry.all()] == ["before"]
+            assert ground.lying() == ({"before"}, {"before.json"})
+            ground.stop()
+            step += 1
+        print(f"a creation was killed at {step - 1} steps; it was there after {there - 1} of them")
+        assert step > 8
+        assert there > 0
+        ground.start()
+
+    def test_of_a_destruction(self, ground: Ground) -> None:
+        def work(arm: Callable[[], None]) -> None:
+            registry = ground.restart()
+            unpin = registry.holder.unpin
+
+            def armed(name: str, inode: int) -> bool:
+                arm()
+                return unpin(name, inode)
+
+            registry.holder.unpin = armed  # type: ignore[method-assign]
+            asyncio.run(registry.destroy(registry.get("old"), DestroyOptions()))
+
+        acknowledged, step, gone = False, 0, 0
+        while not acknowledged:
+            if ground.registry.find("old") is None:
+                create(ground.registry, "old")
+            ground.stop()
+            calls, acknowledged = killed_at(step, work)
+            registry = ground.start()
+            if "umount2" in calls:
+                gone += 1
+                assert [found.name for found in registry.all()] == ["before"]
+                assert ground.lying() == ({"before"}, {"before.json"})
+            else:
+                assert registry.get("old").owner == 1000
+                assert ground.lying() == ({"before", "old"}, {"before.json", "old.json"})
+            step += 1
+        print(f"a destruction was killed at {step - 1} steps; it was done after {gone - 1} of them")
+        assert step > 5
+        assert gone > 1
+
+    def test_of_a_recovery(self, ground: Ground) -> None:
+        """A start that is killed itself is no worse than the crash before."""
+
+        def work(arm: Callable[[], None]) -> None:
+            arm()
+            ground.start()
+
+        acknowledged, step = False, 0
+        while not acknowledged:
+            if ground._registry is not None:
+                meta = ground.runtime / "meta"
+                create(ground.registry, "cut")
+                (meta / "cut.json").rename(meta / ".cut.json.new")
+                create(ground.registry, "gone")
+                run("umount", ground.pins / "gone")
+                (ground.pins / "gone").unlink()
+                (ground.pins / "left").touch()
+            ground.stop()
+            _, acknowledged = killed_at(step, work)
+            assert [found.name for found in ground.start().all()] == ["before"]
+            assert ground.lying() == ({"before"}, {"before.json"})
+            step += 1
+        assert step > 20
+
+
+@pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
+class TestDaemon:
+    """The daemon itself is killed."""
+
+    def test_a_thousand_survive(self, bus: PrivateBus, directory: Path) -> None:
+        (directory / "daemon").mkdir()
+        with Daemon(bus, directory / "daemon") as daemon, Client(bus.address) as root:
+            start = time.monotonic()
+            for number in range(1000):
+                root.manager("Create", "sa{sv}", f"n{number:04}", {"description": ("s", f"number {number}")})
+            made = time.monotonic() - start
+            before = root.manager("List")[0]
+            assert len(before) == 1000
+            daemon.kill(signal.SIGKILL)
+            start = time.monotonic()
+            daemon.start()
+            recovered = time.monotonic() - start
+            start = time.monotonic()
+            assert root.manager("List")[0] == before
+            listed = time.monotonic() - start
+            path = "/org/mountnsd1/namespace/n0999"
+            assert root.get(path, "org.mountnsd1.Namespace", "Description") == "number 999"
+            start = time.monotonic()
+            for number in range(1000):
+                root.manager("Destroy", "sa{sv}", f"n{number:04}", {})
+            destroyed = time.monotonic() - start
+            assert root.manager("List")[0] == []
+        print(
+            f"1000 namespaces: created in {made:.2f} s, recovered after SIGKILL in {recovered:.2f} s "
+            f"(start to ready), listed in {listed * 1000:.0f} ms, destroyed in {destroyed:.2f} s"
+        )
+
+    def test_killed_while_it_creates(self, bus: PrivateBus, directory: Path) -> None:
+        """What was answered is there; of the rest, each is whole or absent."""
+        (directory / "daemon").mkdir()
+        with Daemon(bus, directory / "daemon") as daemon, Client(bus.address) as root:
+            for attempt in range(5):
+                serials = [
+                    root.send(
+                        "/org/mountnsd1",
+                        "org.mountnsd1.Manager",
+                        "Create",
+                        "sa{sv}",
+                        f"a{attempt}n{number}",
+                        {},
+                    )
+                    for number in range(100)
+                ]
+                (answered,) = root.reply(serials[10 * attempt])
+                daemon.kill(signal.SIGKILL)
+                daemon.start()
+                rows = root.manager("List")[0]
+                assert answered in {row[1] for row in rows}
+                names = {row[0] for row in rows}
+                assert set(os.listdir(daemon.pins)) == names
+                assert set(os.listdir(daemon.runtime / "meta")) == {f"{name}.json" for name in names}
