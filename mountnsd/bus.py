@@ -22,6 +22,7 @@ from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.signature import SignatureTree
 
 from mountnsd import errors, frames, stream
+from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
@@ -30,12 +31,17 @@ log = logging.getLogger(__name__)
 
 DRIVER = "org.freedesktop.DBus"
 DRIVER_PATH = "/org/freedesktop/DBus"
+MAX_ANSWER = 16 << 20  # bytes; dbus-daemon ends the connection above 32 MiB
 _DO_NOT_QUEUE = 0x4
 _PRIMARY_OWNER = 1
 _TIMEOUT = 25.0  # seconds that a call of ours may take, as libdbus has it
 # What a variant from a caller may hold: more than any option takes, so that a wrong type can be named,
 # and nothing that nests.
 _SIMPLE = frozenset("ybnqiuxtdsog") | {"as", "a{ss}"}
+
+
+class _TooLarge(Exception):
+    """A message is larger than a bus would take."""
 
 
 class Disconnected(Exception):
@@ -84,7 +90,7 @@ class Call:
         return bool(self.frame.flags & frames.ALLOW_INTERACTIVE_AUTHORIZATION)
 
     @property
-    def fds(self) -> frames.Descriptors:
+    def fds(self) -> Descriptors:
         return self.frame.fds
 
     def decode(self) -> None:
@@ -277,12 +283,12 @@ class Bus:
         Arguments: fds: sent with the answer and closed, also where the caller wants no answer.
         """
         if call.frame.flags & frames.NO_REPLY_EXPECTED:
-            frames.Descriptors(fds or []).close()
+            stream.close_all(fds or [])
             return
         try:
             await self._stream.room()
         except BaseException:
-            frames.Descriptors(fds or []).close()
+            stream.close_all(fds or [])
             raise
         message = Message(
             message_type=MessageType.METHOD_RETURN,
@@ -295,7 +301,12 @@ class Bus:
         )
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
         instead = self._error(call, failed) if fds else None
-        self._send(message, fds, instead)
+        try:
+            self._send(message, fds, instead, most=MAX_ANSWER)
+        except _TooLarge:
+            self._send(
+                self._error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
+            )
 
     def error(self, call: Call, error: errors.Error) -> None:
         """Answer a call with an error."""
@@ -352,17 +363,21 @@ class Bus:
             )
         )
 
-    def _send(self, message: Message, fds: list[int] | None = None, instead: Message | None = None) -> None:
+    def _send(
+        self, message: Message, fds: list[int] | None = None, instead: Message | None = None, most: int = 0
+    ) -> None:
         if not message.serial:
             message.serial = self._next_serial()
         try:
             data = bytes(message._marshall(negotiate_unix_fd=True))
+            if most and len(data) > most:
+                raise _TooLarge
             spare = b""
             if instead is not None:
                 instead.serial = self._next_serial()
                 spare = bytes(instead._marshall())
         except BaseException:
-            frames.Descriptors(fds or []).close()
+            stream.close_all(fds or [])
             raise
         self._stream.send(data, fds, spare)
 

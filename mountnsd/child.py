@@ -26,12 +26,13 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mountnsd import syscalls
+from mountnsd import descriptors, syscalls
 
 START = b"\1"  # from the parent: the process is registered, go on
 EXECUTING = b"\xff"  # to the parent: all is done but execve
@@ -53,14 +54,18 @@ class Plan:
     """All that the new process needs, made and encoded before the fork.
 
     Arguments: channel: a socket to the parent; namespace: descriptor of the mount namespace; fds: the child's
-        number of each descriptor, to ours; uid, gid, groups: who it is to be; tty: make descriptor 0 the
-        controlling terminal; no_new_privs: set it; directories: the first of them that can be changed to is;
-        directory_needed: whether it is an error when none can; programs: the paths to try; argv, env.
+        number of each descriptor, to ours; parcel, parcel_size: what a caller sent, and how many that are; handles:
+        the child's number of each of those, to its place in the parcel; uid, gid, groups: who it is to be; tty:
+        make descriptor 0 the controlling terminal; no_new_privs: set it; directories: the first of them that can be
+        changed to is; directory_needed: whether it is an error when none can; programs: the paths to try; argv, env.
     """
 
     channel: int
     namespace: int
     fds: Mapping[int, int]
+    parcel: socket.socket | None
+    parcel_size: int
+    handles: Mapping[int, int]
     uid: int
     gid: int
     groups: Sequence[int]
@@ -105,6 +110,9 @@ def _arrange_descriptors(plan: Plan) -> None:
     Sources and targets may overlap in any way (0 and 1 swapped), and so may what we need ourselves.  So first
     everything is copied to numbers that are nobody's target.
     """
+    if plan.parcel is not None:
+        sent = descriptors.unpack(plan.parcel, plan.parcel_size)
+        plan.fds = {**plan.fds, **{target: sent[handle] for target, handle in plan.handles.items()}}
     copies = {target: _copy_beside(source, plan.fds) for target, source in plan.fds.items()}
     plan.channel = _copy_beside(plan.channel, plan.fds)
     plan.namespace = _copy_beside(plan.namespace, plan.fds)

@@ -18,7 +18,7 @@ from mountnsd.callers import Caller
 from mountnsd.errors import LimitsExceeded
 from mountnsd.identity import Identity
 from mountnsd.interface import MANAGER, NAMESPACE
-from mountnsd.launcher import Launcher, Process
+from mountnsd.launcher import Launcher, Passed, Process
 from mountnsd.methods import Methods, details_of, plain_options
 from mountnsd.options import EnterOptions
 from mountnsd.plan import Answer, Entry, Plan, Request
@@ -63,20 +63,16 @@ class Entering:
         chosen = options.enter(plain_options(given))  # type: ignore[arg-type]
         launcher.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, tty=chosen.tty)
         caller = request.caller
-        if caller.uid and self._started[caller.uid] >= MAX_PER_USER:
-            raise LimitsExceeded(
-                f"You have {MAX_PER_USER} processes inside namespaces, as many as one may have; end one first."
-            )
+        self._check_quota(caller)
         who = await helper.run(lambda: _identify(caller, chosen.user), lane="users")
         action = Action.ENTER if who.uid == caller.uid and not chosen.new_privileges else Action.ENTER_AS
 
         async def run() -> Answer:
-            borrowed = {number: request.call.fds.get(handle) for number, handle in fds.items()}
-            return await self._start(found, tuple(argv), borrowed, chosen, who, caller)
+            return await self._start(found, tuple(argv), Passed(request.call.fds, fds), chosen, who, caller)
 
         details = details_of(found) | {
             "user": str(who.uid),
-            "program": names.shown(argv[0], 256)[1:-1] if argv else "",
+            "program": names.escaped(argv[0], 256) if argv else "",
         }
         return Plan(run, details, action)
 
@@ -84,12 +80,18 @@ class Entering:
         self,
         found: Namespace,
         argv: tuple[str, ...],
-        fds: dict[int, int],
+        passed: Passed,
         chosen: EnterOptions,
         who: Identity,
         caller: Caller,
     ) -> Answer:
         gone = await self._bus.watch(caller.name) if chosen.kill_on_disconnect else None
+        try:
+            self._check_quota(caller)  # again: others may have been started while the question was open
+        except LimitsExceeded:
+            if gone is not None:
+                self._bus.unwatch(caller.name, gone)
+            raise
         self._started[caller.uid] += 1
         namespace = -1
         try:
@@ -102,7 +104,8 @@ class Entering:
                     identity=who,
                     env=chosen.env,
                     cwd=chosen.cwd,
-                    fds=fds,
+                    fds={},
+                    passed=passed,
                     tty=chosen.tty,
                     new_privileges=chosen.new_privileges,
                 )
@@ -126,6 +129,12 @@ class Entering:
         self._followers.add(follower)
         follower.add_done_callback(self._followers.discard)
         return Answer([process.pid, 0], [pidfd])
+
+    def _check_quota(self, caller: Caller) -> None:
+        if caller.uid and self._started[caller.uid] >= MAX_PER_USER:
+            raise LimitsExceeded(
+                f"You have {MAX_PER_USER} processes inside namespaces, as many as one may have; end one first."
+            )
 
     async def _follow(
         self, process: Process, found: Namespace, caller: Caller, gone: asyncio.Future[None] | None

@@ -9,12 +9,12 @@ it is wanted.  Nothing here touches a socket.
 Source: D-Bus specification, "Message Protocol" and "UNIX file descriptors".
 """
 
-import contextlib
-import os
 import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from mountnsd.descriptors import Descriptors
 
 # A call's whole size, and a header's: far above any real call, far below what could hurt.
 MAX_MESSAGE = 64 * 1024
@@ -48,32 +48,6 @@ class ProtocolError(Exception):
 
 class MalformedMessage(Exception):
     """One message is not well-formed; the next one can still be read."""
-
-
-class Descriptors:
-    """The descriptors that came with one message.  Whoever holds this closes what was not taken."""
-
-    def __init__(self, fds: list[int], truncated: bool = False) -> None:
-        self._fds: list[int | None] = list(fds)
-        self.truncated = truncated
-
-    def __len__(self) -> int:
-        return len(self._fds)
-
-    def get(self, index: int) -> int:
-        """Borrow the descriptor at a handle.  Raises IndexError for one that did not come with the message."""
-        fd = self._fds[index] if 0 <= index < len(self._fds) else None
-        if fd is None:
-            raise IndexError(index)
-        return fd
-
-    def close(self) -> None:
-        """Close them all; harmless a second time."""
-        fds, self._fds = self._fds, []
-        for fd in fds:
-            if fd is not None:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
 
 
 @dataclass(slots=True)

@@ -2,9 +2,11 @@
 """The holder mount and its pins.
 
 The holder is a small tmpfs, private and unbindable; a pin is an empty file in
-it with a mount namespace (nsfs) bound over it.  Every operation on pins is
-here, and reaches them through one descriptor of the holder, so that neither a
-symlink nor a mount over the path can lead it elsewhere.
+it with a mount namespace (nsfs) bound over it.  It lies on a private bind of
+its own directory, so that it never travels to another mount namespace.  Every
+operation on pins is here, and reaches them through one descriptor of the
+holder, so that neither a symlink nor a mount over the path can lead it
+elsewhere.
 
 Out of scope: what the namespaces are for, and who owns them (registry.py).
 Sources: mount_namespaces(7), open_tree(2), move_mount(2), umount2(2),
@@ -19,6 +21,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Self
 
 from mountnsd import mountinfo, names, syscalls
@@ -34,6 +37,15 @@ _SIZE = "1m"  # pins are empty files: nothing is ever written here
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class _Lies(Enum):
+    """What lies on the holder's directory."""
+
+    NOTHING = auto()
+    BASE = auto()  # the bind alone: a start was cut short, or somebody unmounted the holder
+    HOLDER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +91,16 @@ class Holder:
         directory = _open_runtime_directory(runtime_directory)
         lock = -1
         try:
-            lock = _lock(directory)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(DIRECTORY, 0o700, dir_fd=directory)
             path = os.path.join(runtime_directory, DIRECTORY)
-            if not _is_holder(directory, path):
-                _mount_holder(directory)
+            if _lying(directory, path) is not _Lies.HOLDER:
+                lock = _lock(directory)
+                there = _lying(directory, path)  # others may have been first
+                if there is _Lies.NOTHING:
+                    _mount_base(directory)
+                if there is not _Lies.HOLDER:
+                    _mount_holder(directory)
             fd = os.open(
                 DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
             )
@@ -90,7 +108,7 @@ class Holder:
                 syscalls.mount_setattr(
                     fd, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_UNBINDABLE
                 )  # unbindable is private, too: do_make_slave() comes first
-                return cls(runtime_directory, fd, _mount_id(fd))
+                return cls(runtime_directory, fd, mountinfo.id_of(fd))
             except BaseException:
                 os.close(fd)
                 raise
@@ -117,15 +135,7 @@ class Holder:
             number = syscalls.mntns_id(own)
         finally:
             os.close(own)
-        mounts = {mount.id: mount for mount in mountinfo.parse(mountinfo.read())}
-        below = mounts[mounts[self._mount_id].parent]
-        return Host(
-            proc=proc,
-            holder=self.path,
-            device=self._device,
-            below=os.open(below.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
-            id=number,
-        )
+        return Host(proc=proc, holder=self.path, device=self._device, id=number)
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
@@ -134,7 +144,7 @@ class Holder:
         except OSError as error:
             return f"unreachable ({error.strerror})"
         try:
-            if _mount_id(seen) == self._mount_id:
+            if mountinfo.id_of(seen) == self._mount_id:
                 return None
             mine = [m for m in mountinfo.parse(mountinfo.read()) if m.id == self._mount_id]
             return "overmounted" if mine else "unmounted"
@@ -173,7 +183,7 @@ class Holder:
     def open(self, name: str, inode: int) -> int:
         """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.
 
-        Raises: NamespaceStale where something else is there, or nothing.
+        Raises: NamespaceStale where something else is there, or nothing; OSError, see `_open_witnessed`.
         """
         fd = self._open_witnessed(name, inode)
         if fd is None:
@@ -189,11 +199,12 @@ class Holder:
         Returns: whether the pin was held open by somebody, so that the namespace lives on until that is closed.
         Raises: NamespaceStale where something else is there; MountFailed.
         """
-        os.close(self.open(name, inode))
         target = f"/proc/self/fd/{self._fd}/{name}"
         held_open = False
-        step = "umount2"
+        step = "open"
         try:
+            os.close(self.open(name, inode))
+            step = "umount2"
             try:
                 syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW)
             except OSError as error:
@@ -270,25 +281,23 @@ class Holder:
         """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
 
         First by O_PATH: opening a device or a fifo that was mounted there could block or do something.
+        Raises: OSError where descriptors or memory have run out, which says nothing of the pin.
         """
+        path = fd = -1
         try:
             path = os.open(name, _PATH_FLAGS, dir_fd=self._fd)
-        except OSError:
-            return None
-        try:
-            if syscalls.fstatfs_type(path) != syscalls.NSFS_MAGIC or os.fstat(path).st_ino != inode:
-                return None
-            fd = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
+            if syscalls.fstatfs_type(path) == syscalls.NSFS_MAGIC and os.fstat(path).st_ino == inode:
+                fd = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
+                if syscalls.ns_type(fd) == syscalls.CLONE_NEWNS and os.fstat(fd).st_ino == inode:
+                    witnessed, fd = fd, -1
+                    return witnessed
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                raise
         finally:
-            os.close(path)
-        try:
-            if syscalls.ns_type(fd) == syscalls.CLONE_NEWNS and os.fstat(fd).st_ino == inode:
-                return fd
-        except OSError:
-            pass
-        os.close(fd)
+            for opened in (path, fd):
+                if opened >= 0:
+                    os.close(opened)
         return None
 
     def _is_leftover(self, name: str) -> bool:
@@ -307,9 +316,8 @@ class Holder:
 
 
 def close_host(host: Host) -> None:
-    """Close the descriptors of `Holder.host`."""
+    """Close the descriptor of `Holder.host`."""
     os.close(host.proc)
-    os.close(host.below)
 
 
 def _open_runtime_directory(path: str) -> int:
@@ -326,57 +334,65 @@ def _open_runtime_directory(path: str) -> int:
 
 
 def _lock(directory: int) -> int:
-    """Make the mount point and lock it.  Who comes once the holder is there locks that, and need not wait.
+    """Lock the holder's directory, which is the same one with and without the bind.
 
     Not the runtime directory: anybody can open that, and so hold its lock for ever.
     """
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(DIRECTORY, 0o700, dir_fd=directory)
     fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
-        if _mount_id(fd) == _mount_id(directory):
-            os.fchmod(fd, 0o700)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        os.fchmod(fd, 0o700)
+        fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
     except BaseException:
         os.close(fd)
         raise
 
 
-def _mount_id(fd: int) -> int:
-    """The mount that a descriptor is on, proc_pid_fdinfo(5)."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:  # noqa: PTH123
-        for line in file:
-            key, _, value = line.partition(":")
-            if key == "mnt_id":
-                return int(value)
-    raise OSError(errno.ENODATA, "fdinfo has no mnt_id")
+def _lying(directory: int, path: str) -> _Lies:
+    """What is mounted on the holder's directory.
 
-
-def _is_holder(directory: int, path: str) -> bool:
-    """Whether the holder is mounted there already.
-
-    Raises Failed where something else is mounted there: it is not ours to remove.
+    Raises Failed where it is something else: that is not ours to remove.
     """
     fd = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
     try:
-        if _mount_id(fd) == _mount_id(directory):
-            return False
-        top = _mount_id(fd)
-        mount = next((m for m in mountinfo.parse(mountinfo.read()) if m.id == top), None)
-        status = os.fstat(fd)
+        top, around = mountinfo.id_of(fd), mountinfo.id_of(directory)
+        if top == around:
+            return _Lies.NOTHING
+        mounts = {mount.id: mount for mount in mountinfo.parse(mountinfo.read())}
+        mount, below = mounts.get(top), mounts.get(around)
+        if mount is not None and (mount.fstype, mount.source, mount.root) == ("tmpfs", SOURCE, "/"):
+            status = os.fstat(fd)
+            if status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o700:
+                return _Lies.HOLDER
+        elif mount is not None and below is not None and mount.device == below.device:
+            root = os.path.join(below.root, os.path.relpath(path, below.target))
+            if mount.root == os.path.normpath(root):
+                return _Lies.BASE
     finally:
         os.close(fd)
-    private = status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o700
-    if private and mount is not None and (mount.fstype, mount.source, mount.root) == ("tmpfs", SOURCE, "/"):
-        return True
     raise Failed(
         f"{path} is covered by a mount that is not mountnsd's; see 'findmnt {path}', "
         f"unmount it with 'umount {path}' and start again."
     )
 
 
+def _mount_base(directory: int) -> None:
+    """Bind the empty directory onto itself.
+
+    Where the runtime directory is on a shared mount, this travels, and there keeps the directory from being
+    removed: that would detach what is mounted on it here.
+    """
+    tree = syscalls.open_tree(directory, DIRECTORY, syscalls.OPEN_TREE_CLONE | syscalls.AT_SYMLINK_NOFOLLOW)
+    try:
+        # Else it would be in the peer group of the mount around it.
+        syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_PRIVATE)
+        syscalls.move_mount(tree, "", directory, DIRECTORY, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
 def _mount_holder(directory: int) -> None:
+    """Mount the holder on the bind, which is made private first: so the holder does not travel."""
     context = syscalls.fsopen("tmpfs")
     try:
         syscalls.fsconfig_set(context, "source", SOURCE)
@@ -388,7 +404,13 @@ def _mount_holder(directory: int) -> None:
         mount = syscalls.fsmount(context, attributes)
     finally:
         os.close(context)
+    base = -1
     try:
-        syscalls.move_mount(mount, "", directory, DIRECTORY, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
+        base = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
+        syscalls.mount_setattr(base, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_PRIVATE)
+        flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
+        syscalls.move_mount(mount, "", base, "", flags)
     finally:
         os.close(mount)
+        if base >= 0:
+            os.close(base)

@@ -21,12 +21,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mountnsd import child, names, output
+from mountnsd import child, disposal, names, output
+from mountnsd.descriptors import MAX_FDS, Descriptors
 from mountnsd.errors import EnterFailed, InvalidArgs
 from mountnsd.identity import Identity
 
 MAX_FD = 1023  # the highest number a program that uses select(2) can handle
-MAX_FDS = 253  # SCM_MAX_FD: what one message can carry
 MAX_PATH = 4095  # PATH_MAX without its NUL
 # What execve(2) grants however small the stack limit (ARG_MAX), counted as it counts: with each string its NUL
 # and a pointer.  No single string can then exceed MAX_ARG_STRLEN, which is as much.
@@ -55,14 +55,25 @@ _DEFAULT_HINT = "The daemon's log may say more."
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """Descriptors that a caller passed on: they are never in our own table, and are taken out by the child.
+
+    Arguments: parcel: borrowed; handles: the child's number of each descriptor, to its place in the parcel.
+    """
+
+    parcel: Descriptors
+    handles: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What to run where, as whom.  `check` has seen to everything that came from a caller.
 
     Arguments: namespace: the name, for messages and the log; namespace_fd: of it, borrowed; argv: empty for the
         login shell; env: on top of PATH, HOME, USER, LOGNAME and SHELL; cwd: an absolute path inside, or None
         for the home directory of a login shell and / otherwise; fds: the child's number of each descriptor, to
-        ours, borrowed; tty: descriptor 0 becomes the controlling terminal; new_privileges: leave a user who is
-        not root the privileges that setuid programs give.
+        ours, borrowed; passed: those that came from a caller; tty: descriptor 0 becomes the controlling terminal;
+        new_privileges: leave a user who is not root the privileges that setuid programs give.
     """
 
     namespace: str
@@ -74,6 +85,12 @@ class Request:
     fds: Mapping[int, int]
     tty: bool
     new_privileges: bool
+    passed: Passed | None = None
+
+    @property
+    def numbers(self) -> set[int]:
+        """The numbers of all descriptors that the process is given."""
+        return {*self.fds, *(self.passed.handles if self.passed is not None else ())}
 
 
 def check(
@@ -216,6 +233,7 @@ class Launcher:
             stack.enter_context(theirs)
             ours.setblocking(False)
             plan = _plan(request, fds.numbers, theirs.fileno())
+            await disposal.begun()  # so that the child inherits no descriptor of other callers
             try:
                 pid = _fork(plan)
             except OSError as error:
@@ -241,10 +259,10 @@ class _Descriptors:
 async def _all_descriptors(request: Request, stack: contextlib.ExitStack) -> _Descriptors:
     """The request's descriptors and what stands in for an absent 0, 1 or 2; what is opened here ends with `stack`."""
     numbers = dict(request.fds)
-    if 0 not in numbers:
+    if 0 not in request.numbers:
         numbers[0] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         stack.callback(os.close, numbers[0])
-    absent = [number for number in (1, 2) if number not in numbers]
+    absent = [number for number in (1, 2) if number not in request.numbers]
     if not absent:
         return _Descriptors(numbers, None)
     identity = request.identity
@@ -272,6 +290,9 @@ def _plan(request: Request, fds: Mapping[int, int], channel: int) -> child.Plan:
         channel=channel,
         namespace=request.namespace_fd,
         fds=fds,
+        parcel=request.passed.parcel.parcel if request.passed is not None else None,
+        parcel_size=len(request.passed.parcel) if request.passed is not None else 0,
+        handles=request.passed.handles if request.passed is not None else {},
         uid=identity.uid,
         gid=identity.gid,
         groups=identity.groups,

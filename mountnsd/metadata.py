@@ -18,6 +18,7 @@ import os
 import stat
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from mountnsd import names
 from mountnsd.errors import Failed
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 DIRECTORY = "meta"
 _SUFFIX = ".json"
 _NEW_SUFFIX = ".json.new"
+_LOCK = "lock"  # in the runtime directory
 _MAX_SIZE = 64 * 1024
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -57,27 +59,49 @@ class MetadataStore:
             os.mkdir(path, 0o700)
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         os.fchmod(self._fd, 0o700)
+        self._lock_path = os.path.join(runtime_directory, _LOCK)
+        self._lock = -1
 
     def close(self) -> None:
-        """Close the directory, and with it the lock."""
+        """Close the directory, and give up the lock."""
         os.close(self._fd)
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def lock(self, patience: float = 3.0) -> None:
         """Be the only one who keeps this directory, until `close` or death.
 
         A second daemon would take the first one's unfinished creations for leftovers of a crash, and undo them.
+        One that was killed and has a thread that cannot leave the kernel keeps its lock but runs no more: a new
+        lock file then takes the place of its own.
+
         Arguments: patience: seconds to wait for one that is just ending.
         Raises: Failed where another one runs; OSError.
         """
         end = time.monotonic() + patience
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
+            fd = os.open(self._lock_path, flags, 0o600)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_ino == os.stat(self._lock_path, follow_symlinks=False).st_ino:
+                    os.truncate(fd, 0)
+                    os.write(fd, str(os.getpid()).encode())
+                    self._lock = fd
+                    return
             except BlockingIOError:
-                if time.monotonic() >= end:
+                if _is_dying(fd):
+                    log.warning("Another mountnsd was killed and is stuck in the kernel: taking its place")
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(self._lock_path)
+                elif time.monotonic() >= end:
+                    os.close(fd)
                     raise Failed(f"Another mountnsd keeps {self._path} already; stop it first.") from None
-                time.sleep(0.02)
+                else:
+                    time.sleep(0.02)
+            except FileNotFoundError:
+                pass  # replaced between our open and our look
+            os.close(fd)
 
     def prepare(self, name: str, metadata: Metadata) -> None:
         """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""
@@ -168,3 +192,13 @@ def _decode(text: bytes) -> Metadata:
         if "\0" in words.encode().decode():  # half a character is a ValueError, too
             raise ValueError("a text that no message can carry")
     return metadata
+
+
+def _is_dying(lock: int) -> bool:
+    """Whether the process that wrote its pid into a lock file has ended but for threads stuck in the kernel."""
+    try:
+        pid = int(os.pread(lock, 16, 0))
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except (ValueError, OSError):
+        return False
+    return state in (b"Z", b"X")

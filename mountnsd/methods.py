@@ -70,7 +70,7 @@ class Methods:
             made, _ = await self._registry.create(name, request.caller.uid, chosen, source)
             return Answer([names.to_path(made.name)])
 
-        details = {"name": name, "owner": str(request.caller.uid)}
+        details = {"name": name, "owner": str(request.caller.uid), "propagation": chosen.propagation.value}
         if source is not None:
             details["from"] = source.name
         return Plan(run, details)
@@ -184,7 +184,8 @@ class Methods:
             await self._registry.mount(found, what)
             return Answer()
 
-        return Plan(run, details_of(found))
+        what_details = dict(zip(("what", "where", "type", "options"), map(_detail, arguments), strict=True))
+        return Plan(run, details_of(found) | what_details)
 
     def _unmount(self, request: Request) -> Plan:
         found, (where, given) = self.subject(request)
@@ -196,7 +197,12 @@ class Methods:
             await self._registry.unmount(found, where, chosen.lazy)
             return Answer()
 
-        return Plan(run, details_of(found))
+        return Plan(run, details_of(found) | {"where": _detail(where)})
+
+
+def _detail(text: object) -> str:
+    """An argument as polkit's rules and questions are given it."""
+    return names.escaped(str(text), 1024)
 
 
 def _text(text: str) -> str:

@@ -8,6 +8,7 @@ and any number of optional fields, unknown ones among them, before a lone `-`.
 Out of scope: what the mounts are for.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -101,18 +102,34 @@ def parse(text: str) -> Iterator[Mount]:
                 yield mount
 
 
-def read(path: str = "/proc/thread-self/mountinfo", dir_fd: int | None = None) -> str:
+def read(
+    path: str = "/proc/thread-self/mountinfo", dir_fd: int | None = None, most: int | None = None
+) -> str:
     """The text of a mountinfo, read to its end.
 
-    Arguments: path: the file; dir_fd: a directory descriptor that a relative path is looked up from.
-    Raises: OSError.
+    Arguments: path: the file; dir_fd: a directory descriptor that a relative path is looked up from; most: how
+        many bytes it may have, or None for any number.
+    Raises: OSError; EFBIG where there are more.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-    return read_fd(fd, close=True)
+    with os.fdopen(fd, "rb") as file:
+        text = file.read(-1 if most is None else most + 1)
+    if most is not None and len(text) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return os.fsdecode(text)
 
 
-def read_fd(fd: int, close: bool = False) -> str:
-    """The text of an open mountinfo, from its beginning."""
-    with os.fdopen(fd, "rb", buffering=0, closefd=close) as file:
-        file.seek(0)
-        return os.fsdecode(file.read())
+def id_of(fd: int, proc: int | None = None) -> int:
+    """The id of the mount that a descriptor is on, proc_pid_fdinfo(5); no filesystem is asked.
+
+    Arguments: proc: descriptor of the /proc to read, where /proc itself is not to be believed.
+    Raises: OSError.
+    """
+    path = f"thread-self/fdinfo/{fd}" if proc is not None else f"/proc/thread-self/fdinfo/{fd}"
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    with os.fdopen(opened, encoding="ascii", errors="replace") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key == "mnt_id":
+                return int(value)
+    raise OSError(errno.ENODATA, "fdinfo has no mnt_id")

@@ -16,12 +16,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mountnsd import mountinfo, names, syscalls
+from mountnsd import helper, mountinfo, names, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
 from mountnsd.mountinfo import Mount
 from mountnsd.namespace import Host, join
 
 _MAX_PATH = 4095
+_MAX_TABLE = 8 << 20  # bytes of a namespace's mountinfo; some 50,000 ordinary mounts
+_MAX_FD = 2**32 - 1
 _MAX_OPTION = 255  # fsconfig(2) takes no longer key or value
 
 _ATTRIBUTES = {
@@ -118,7 +120,9 @@ def read(host: Host, namespace: int) -> list[Mount]:
     """The mounts inside the namespace `namespace` (a descriptor).  For a helper thread.  Raises MountFailed."""
     try:
         join(namespace)
-        return list(mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc)))
+        return list(
+            mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc, most=_MAX_TABLE))
+        )
     except OSError as error:
         raise _failed("Cannot read the mounts inside", error) from error
 
@@ -130,6 +134,16 @@ def mount(namespace: int, request: MountRequest) -> None:
     is done inside goes back.
     Raises: MountFailed, with the system call, the errno, and what the filesystem said.
     """
+    # Options such as fd=14 name descriptors, and the kernel looks them up in the caller's table: so it is done in
+    # a thread whose table has nothing of ours.
+    helper.run_blocking(lambda: _mount_alone(namespace, request))
+
+
+def _mount_alone(namespace: int, request: MountRequest) -> None:
+    syscalls.unshare(syscalls.CLONE_FILES)
+    if namespace > 0:
+        syscalls.close_range(0, namespace - 1)
+    syscalls.close_range(namespace + 1, _MAX_FD)
     what = f"Cannot mount {names.shown(request.what)} on {names.shown(request.where)}"
     context = tree = target = -1
     try:

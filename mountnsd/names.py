@@ -37,6 +37,11 @@ def shown(text: str, most: int = 80) -> str:
     return ascii(cut) if len(cut) == len(text) else ascii(cut[:-1]) + "…"
 
 
+def escaped(text: str, most: int = 80) -> str:
+    """As `shown`, without the quotes around it, for text that stands between quotes of ours."""
+    return shown(text, most).strip("…")[1:-1].replace("'", "\\'")
+
+
 def to_path(name: str) -> str:
     """The object path of the namespace `name`.
 

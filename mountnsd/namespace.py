@@ -4,12 +4,14 @@
 Everything here that leaves the host's mount namespace is meant for a helper
 thread (helper.py) that ends afterwards.  Out of scope: names and pins.
 
-Sources: mount_namespaces(7), unshare(2), setns(2), ioctl_ns(2), and for the
-numbering the kernel's kernel/nstree.c and fs/namespace.c (mnt_ns_loop).
+Sources: mount_namespaces(7), unshare(2), setns(2), openat2(2), ioctl_ns(2),
+and for the numbering the kernel's kernel/nstree.c and fs/namespace.c
+(mnt_ns_loop).
 """
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +24,8 @@ T = TypeVar("T")
 
 # The kernel hands out namespace ids to each CPU in batches of this size (Linux 6.18, include/linux/cookie.h).
 _ID_BATCH = 4096
+_TRIES = 50
+_MAX_TABLE = 8 << 20  # bytes of mountinfo
 
 
 class Propagation(StrEnum):
@@ -45,14 +49,13 @@ class Host:
     """What a helper thread needs of the host, opened before it leaves.
 
     proc: descriptor of the host's /proc, because a namespace may hold another or a forged one;
-    holder, device: path and st_dev of the pins' tmpfs; below: descriptor of the root of the mount
-    that the holder is mounted on; id: the kernel's id of the host's mount namespace, 0 where it has none.
+    holder, device: path and st_dev of the pins' tmpfs; id: the kernel's id of the host's mount namespace,
+    0 where it has none.
     """
 
     proc: int
     holder: str
     device: int
-    below: int
     id: int
 
 
@@ -77,12 +80,15 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
 
     The namespace is a copy of the calling thread's, or of `source`.  The holder is detached inside (a file
     removed in a copy of it would take the pin over it away in the host), and its id is above the host's, so
-    that the host can bind it.
+    that the host can bind it.  The private bind below the holder stays: without a mount there, the holder's
+    directory could be removed inside, and with it all that is mounted on it in the host.
 
     Arguments: host: see there; propagation: of all mounts inside; source: descriptor of the namespace to copy.
     Raises: MountFailed, with the step and the errno.
     """
     step = "unshare"
+    hint = ""
+    apart = propagation in (Propagation.SLAVE, Propagation.PRIVATE)
     fd = -1
     try:
         origin = _own(host) if source is None else os.dup(source)
@@ -91,18 +97,24 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
         finally:
             os.close(origin)
         step = "set the propagation"
-        if propagation in (Propagation.SLAVE, Propagation.PRIVATE):
+        if apart:
             _set_propagation(propagation)  # first: what happens inside from here on stays inside
         step = "detach the holder inside"
-        while _sees_holder(host):
-            _detach_holder(host)
-        step = "set the propagation"
+        hint = (
+            f"See 'findmnt --output +PROPAGATION {host.holder}': it has to lie uncovered, on a private mount."
+        )
+        if apart and source is None:
+            while _sees_holder(host):
+                syscalls.umount2(host.holder, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        else:
+            _detach_holders(host, apart)
+        step, hint = "set the propagation", ""
         if propagation is Propagation.SHARED:
             _set_propagation(propagation)
     except OSError as error:
         if fd >= 0:
             os.close(fd)
-        raise MountFailed("Cannot make the namespace", step, error.errno or errno.EIO) from error
+        raise MountFailed("Cannot make the namespace", step, error.errno or errno.EIO, hint) from error
     return fd
 
 
@@ -161,18 +173,41 @@ def _sees_holder(host: Host) -> bool:
         return False
 
 
-def _detach_holder(host: Host) -> None:
-    """Detach the holder inside, and only there.
+def _detach_holders(host: Host, apart: bool) -> None:
+    """Detach each copy of the holder that the mount table has, inside and only there.
 
-    Where the mount that it lies on is shared with the host, the detaching would travel back and take the
-    host's holder away.  So that mount leaves its peer group for a moment and then gets it back.
+    What is inside is not to be believed: a copy may have been moved, and a filesystem that never answers may
+    lie over its path, or be on it.
+
+    Arguments: apart: nothing here is in a peer group; else a detaching travels where the mount below is in one.
+    Raises: OSError; EBUSY where it would travel, or where something lies over the holder.
     """
-    mounts = list(mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc)))
-    parents = {mount.parent for mount in mounts if mount.target == host.holder}
-    below = next((mount for mount in mounts if mount.id in parents and mount.peer_group), None)
-    if below is not None:
-        syscalls.mount(None, below.target, None, syscalls.MS_PRIVATE)
-    syscalls.umount2(host.holder, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-    if below is not None:
-        flags = syscalls.MOVE_MOUNT_SET_GROUP | syscalls.MOVE_MOUNT_F_EMPTY_PATH
-        syscalls.move_mount(host.below, "", syscalls.AT_FDCWD, below.target, flags)
+    text = mountinfo.read("thread-self/mountinfo", dir_fd=host.proc, most=_MAX_TABLE)
+    mounts = {mount.id: mount for mount in mountinfo.parse(text)}
+    device = f"{os.major(host.device)}:{os.minor(host.device)}"
+    for mount in reversed(mounts.values()):
+        if mount.device != device:
+            continue
+        below = mounts.get(mount.parent)
+        if not apart and (below is None or below.peer_group):
+            raise OSError(errno.EBUSY, "what the holder lies on is shared", mount.target)
+        fd = _open_cached(mount.target)
+        try:
+            if mountinfo.id_of(fd, host.proc) != mount.id:
+                raise OSError(errno.EBUSY, "something lies over the holder", mount.target)
+            os.fchdir(host.proc)  # this thread's working directory is its own
+            syscalls.umount2(f"thread-self/fd/{fd}", syscalls.MNT_DETACH)
+        finally:
+            os.close(fd)
+
+
+def _open_cached(path: str) -> int:
+    """Open a mount point, which the kernel always has in its cache; a few times, as mounts elsewhere disturb it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return syscalls.open_cached(path)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+        time.sleep(0.002)
+    return syscalls.open_cached(path)

@@ -28,6 +28,8 @@ JOURNAL_SOCKET = Path("/run/systemd/journal/stdout")
 MAX_LINE = 2048  # bytes of one line of the log; what is longer is cut into several
 _CHUNK = 4096  # bytes relayed at once; who writes more is slowed down by a pause, and so cannot flood the log
 _PAUSE = 0.02
+_BURST = 20  # lines at once without a pause
+_LINES_A_SECOND = 200  # of one process, beyond that
 
 _log = logging.getLogger(__name__)
 
@@ -128,17 +130,18 @@ class _Relay:
             return
         except OSError:
             data = b""
-        if len(data) == _CHUNK:
-            self._loop.remove_reader(self._fd)
-            self._loop.call_later(_PAUSE, self._loop.add_reader, self._fd, self._read)
         *lines, self._pending = (self._pending + data).split(b"\n")
         while len(self._pending) >= MAX_LINE:
             lines.append(self._pending[:MAX_LINE])
             self._pending = self._pending[MAX_LINE:]
+        pause = max(_PAUSE if len(data) == _CHUNK else 0.0, (len(lines) - _BURST) / _LINES_A_SECOND)
         if not data:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
             lines.append(self._pending)
+        elif pause > 0:
+            self._loop.remove_reader(self._fd)
+            self._loop.call_later(pause, self._loop.add_reader, self._fd, self._read)
         for line in lines:
             self._write(line)
 

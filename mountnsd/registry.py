@@ -217,6 +217,7 @@ class Registry:
                 lambda: namespace.make(host, propagation, copied),
                 discard=os.close,
                 always=lambda: os.close(copied),
+                lane="copy",  # what is inside there may hang a look; the others need not wait for that
             )
         try:
             return self._keep(name, fd, owner, options)
@@ -433,7 +434,7 @@ class Registry:
 
 
 def _busy(name: str, inside: list[Process], what: str) -> str:
-    shown = ", ".join(f"{process.pid} ({names.shown(process.command)[1:-1]})" for process in inside[:10])
+    shown = ", ".join(f"{process.pid} ({names.escaped(process.command)})" for process in inside[:10])
     more = f" and {len(inside) - 10} more" if len(inside) > 10 else ""
     return (
         f"Namespace '{name}' is busy: {len(inside)} processes {what}: {shown}{more}. "

@@ -8,6 +8,7 @@ with one error, and nothing has changed.
 """
 
 import asyncio
+import errno
 import logging
 from collections import Counter
 from typing import Any
@@ -108,11 +109,9 @@ class Service:
         except asyncio.CancelledError:
             self._bus.error(call, Failed("mountnsd is stopping; call again."))
             raise
-        except Exception:  # nothing of it may reach the caller
+        except Exception as error:  # nothing of it may reach the caller
             log.exception("A fault in %s.%s", names.shown(call.interface), names.shown(call.member))
-            self._bus.error(
-                call, Failed("mountnsd has a fault; its log says more ('journalctl -u mountnsd').")
-            )
+            self._bus.error(call, _fault(error))
         finally:
             call.fds.close()
 
@@ -234,3 +233,10 @@ class Service:
 
     def _properties_changed(self, path: str, owner: str, changed: dict[str, Any]) -> None:
         self._bus.signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", owner, changed, [])
+
+
+def _fault(error: Exception) -> Error:
+    """What a caller is told of a fault of ours."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return LimitsExceeded("mountnsd has no descriptor or memory left for this; try again later.")
+    return Failed("mountnsd has a fault; its log says more ('journalctl -u mountnsd').")

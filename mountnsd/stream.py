@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from mountnsd import disposal
+from mountnsd.descriptors import MAX_FDS
 from mountnsd.frames import Frame, Framer, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,6 @@ log = logging.getLogger(__name__)
 DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 _CONNECT_TIMEOUT = 15.0  # seconds, for all of connecting and authenticating
 _READ_SIZE = 64 * 1024  # not above frames.MAX_MESSAGE: see Framer.feed
-_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _QUEUE_HIGH = 4 << 20  # bytes waiting to be written above which nobody may add to them ...
 _QUEUE_LOW = 1 << 20  # ... until there are fewer than this
 
@@ -78,7 +79,7 @@ class Stream:
         self._sock.close()
         self._framer.close()
         while self._queue:
-            _close_all(self._queue.popleft().fds)
+            close_all(self._queue.popleft().fds)
         self._room.set()
         self._on_end(reason)
 
@@ -105,7 +106,7 @@ class Stream:
             here on; instead: the message to send where the kernel refuses the descriptors.
         """
         if self._ended:
-            _close_all(fds or [])
+            close_all(fds or [])
             return
         self._queue.append(_Outgoing(memoryview(data), fds or [], instead))
         self._queued += len(data)
@@ -123,7 +124,7 @@ class Stream:
             self.close(f"reading from the bus: {error.strerror}")
             return
         if not data:
-            _close_all(fds)
+            disposal.dispose(fds)
             self.close("the bus closed the connection")
             return
         try:
@@ -177,7 +178,7 @@ class Stream:
             self._replace(message)
             return
         message.begun = True
-        _close_all(message.fds)
+        close_all(message.fds)
         message.fds = []
         self._queued -= sent
         message.data = message.data[sent:]
@@ -186,7 +187,7 @@ class Stream:
 
     def _replace(self, message: _Outgoing) -> None:
         """Send the stand-in of a message whose descriptors the kernel did not take."""
-        _close_all(message.fds)
+        close_all(message.fds)
         message.fds = []
         self._queued += len(message.instead) - len(message.data)
         message.data = memoryview(message.instead)
@@ -257,7 +258,7 @@ def _line(sock: socket.socket) -> bytes:
 
 def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
     """Read bytes and the descriptors that came with them, which are close-on-exec, unix(7)."""
-    size = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+    size = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
     data, ancillary, flags, _ = sock.recvmsg(_READ_SIZE, size, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
@@ -266,7 +267,8 @@ def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
     return data, list(fds), bool(flags & socket.MSG_CTRUNC)
 
 
-def _close_all(fds: list[int]) -> None:
+def close_all(fds: list[int]) -> None:
+    """Close descriptors of our own."""
     for fd in fds:
         try:
             os.close(fd)

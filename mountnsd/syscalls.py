@@ -18,6 +18,7 @@ import sys
 
 # sched.h
 CLONE_FS = 0x00000200
+CLONE_FILES = 0x00000400
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 
@@ -56,7 +57,6 @@ AT_RECURSIVE = 0x8000
 
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-MOVE_MOUNT_SET_GROUP = 0x100
 
 FSOPEN_CLOEXEC = 0x1
 FSMOUNT_CLOEXEC = 0x1
@@ -73,6 +73,11 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+
+# linux/openat2.h
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_CACHED = 0x20
 
 # linux/nsfs.h: _IO(0xb7, 3) and _IOR(0xb7, 5, __u64)
 NS_GET_NSTYPE = 0xB703
@@ -95,6 +100,7 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
+_SYS_OPENAT2 = 437  # on every architecture that Python is built for
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 
 
@@ -108,6 +114,12 @@ class _CapabilityHeader(ctypes.Structure):
     """struct __user_cap_header_struct of linux/capability.h, capset(2)."""
 
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of linux/openat2.h, openat2(2)."""
+
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
 class _MountAttr(ctypes.Structure):
@@ -167,6 +179,7 @@ _HINTS = {
     ("open_tree", errno.ENOSYS): "needs Linux 5.2",
     ("fsopen", errno.ENOSYS): "needs Linux 5.2",
     ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",
+    ("openat2", errno.EINVAL): "needs Linux 5.12",
     ("close_range", errno.ENOSYS): "needs Linux 5.9",
     ("unshare", errno.EPERM): "needs CAP_SYS_ADMIN",
     ("setns", errno.EPERM): "needs CAP_SYS_ADMIN and CAP_SYS_CHROOT",
@@ -224,7 +237,7 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
 
 
 def move_mount(from_dirfd: int, from_path: str, to_dirfd: int, to_path: str, flags: int) -> None:
-    """Attach or move a mount, or (MOVE_MOUNT_SET_GROUP, Linux 5.15) copy its peer group, move_mount(2)."""
+    """Attach or move a mount, move_mount(2)."""
     result = _libc.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
     _check(result, "move_mount", to_path)
 
@@ -263,6 +276,21 @@ def mount_setattr(
         "mount_setattr",
         path,
     )
+
+
+def open_cached(path: str) -> int:
+    """An O_PATH descriptor of a path without symbolic links, found in the kernel's cache alone, openat2(2).
+
+    No filesystem on the way is asked, so that none can make the caller wait.
+    Raises: OSError; EAGAIN where one would have to be asked, and also when mounts change at the same time.
+    """
+    resolve = RESOLVE_CACHED | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    how = _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.c_long(ctypes.sizeof(how))
+    result = _libc.syscall(
+        _SYS_OPENAT2, AT_FDCWD, ctypes.c_char_p(os.fsencode(path)), ctypes.byref(how), size
+    )
+    return _check(result, "openat2", path)
 
 
 def fstatfs_type(fd: int) -> int:

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import logging
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,13 +14,12 @@ from pathlib import Path
 import pytest
 from support import leaks
 from support.ground import attempt, contained, fd_count, forked, run
+from support.holding import mount_base, mounted_at, new_namespace, pinned, the_two
 from support.identity import NOBODY
 
-from mountnsd import helper, mountinfo, syscalls
+from mountnsd import syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
-from mountnsd.holder import Holder, Pin, close_host
-from mountnsd.mountinfo import Mount
-from mountnsd.namespace import Propagation, make
+from mountnsd.holder import Holder, Pin
 
 
 @pytest.fixture
@@ -39,36 +39,12 @@ def holder(runtime: Path) -> Iterator[Holder]:
         yield made
 
 
-def new_namespace(holder: Holder) -> int:
-    """A descriptor of a new mount namespace."""
-    host = holder.host()
-    try:
-        return helper.run_blocking(lambda: make(host, Propagation.SLAVE))
-    finally:
-        close_host(host)
-
-
-def pinned(holder: Holder, name: str) -> int:
-    """Pin a new namespace; gives its inode."""
-    fd = new_namespace(holder)
-    try:
-        holder.pin(name, fd)
-        return os.fstat(fd).st_ino
-    finally:
-        os.close(fd)
-
-
-def mounted_at(path: Path | str) -> list[Mount]:
-    """The mounts at a path, by the kernel's word."""
-    return [mount for mount in mountinfo.parse(mountinfo.read()) if mount.target == str(path)]
-
-
 class TestSetUp:
     """One holder, of the right kind."""
 
     def test_what_it_is(self, holder: Holder, runtime: Path) -> None:
-        (mount,) = mounted_at(runtime / "ns")
-        assert (mount.fstype, mount.source, mount.root) == ("tmpfs", "mountnsd", "/")
+        _, mount = the_two(runtime)
+        assert mount.root == "/"
         assert {"nosuid", "nodev", "noexec"} <= set(mount.options.split(","))
         assert {"mode=700", "size=1024k", "nr_inodes=131072"} <= set(mount.super_options.split(","))
         assert mount.unbindable
@@ -80,8 +56,7 @@ class TestSetUp:
     def test_private_and_unbindable_where_all_is_shared(self, runtime: Path) -> None:
         def story() -> None:
             Holder.ensure(str(runtime)).close()
-            (mount,) = mounted_at(runtime / "ns")
-            assert mount.propagation == ("unbindable",)
+            the_two(runtime)
 
         contained(story)
 
@@ -89,9 +64,12 @@ class TestSetUp:
         inode = pinned(holder, "a")
         with closing(Holder.ensure(str(runtime))) as again:
             assert again.survey().pins == (Pin("a", inode),)
-        assert len(mounted_at(runtime / "ns")) == 1
+        the_two(runtime)
 
-    def test_sixteen_at_once_set_up_one(self, runtime: Path) -> None:
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_sixteen_at_once_set_up_one(self, runtime: Path, begun: bool) -> None:
+        if begun:
+            mount_base(runtime)
         reading, writing = os.pipe()
         children = []
         for _ in range(16):
@@ -109,7 +87,7 @@ class TestSetUp:
         os.close(writing)
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 16
         os.close(reading)
-        assert len(mounted_at(runtime / "ns")) == 1
+        the_two(runtime)
 
     def test_over_a_path_with_a_symlink(self, directory: Path, runtime: Path) -> None:
         (directory / "var").mkdir()
@@ -168,7 +146,7 @@ class TestSetUp:
                 forked(lambda: Holder.ensure(str(runtime)).close(), timeout=5)
             finally:
                 leaks.end(pid)
-        assert len(mounted_at(runtime / "ns")) == 1
+        the_two(runtime)
         assert (runtime / "ns").stat().st_mode & 0o7777 == 0o700
 
     def test_what_else_is_mounted_there_is_left_alone(self, holder: Holder, runtime: Path) -> None:
@@ -178,10 +156,20 @@ class TestSetUp:
             Holder.ensure(str(runtime))
         assert f"umount {runtime / 'ns'}" in refusal.value.message
         assert holder.trouble() == "overmounted"
-        assert [mount.source for mount in mounted_at(runtime / "ns")] == ["mountnsd", "other"]
+        assert [mount.source for mount in mounted_at(runtime / "ns")][1:] == ["mountnsd", "other"]
         run("umount", runtime / "ns")
         assert holder.trouble() is None
         Holder.ensure(str(runtime)).close()
+
+    @pytest.mark.parametrize("what", ["elsewhere", "run"])
+    def test_nor_is_another_bind(self, directory: Path, runtime: Path, what: str) -> None:
+        (runtime / "ns").mkdir(parents=True)
+        runtime.chmod(0o755)
+        (directory / "elsewhere").mkdir()
+        run("mount", "--bind", directory / what, runtime / "ns")
+        with pytest.raises(Failed, match="not mountnsd's"):
+            Holder.ensure(str(runtime))
+        assert len(mounted_at(runtime / "ns")) == 1
 
     def test_a_holder_that_somebody_else_owns_is_none(self, runtime: Path) -> None:
         (runtime / "ns").mkdir(parents=True)
@@ -201,7 +189,8 @@ class TestSetUp:
                 assert [mount.point for mount in copies if mount.point.endswith("/a")] == [
                     f"{directory}/run/ns/a"
                 ]
-                assert not mounted_at(f"{directory}/copy{directory}/run/ns")
+                copied = mounted_at(f"{directory}/copy{directory}/run/ns")
+                assert [mount.root for mount in copied] == [str(directory / "run" / "ns")]
                 assert attempt(lambda: syscalls.open_tree(-100, holder.path, 1)) == errno.EINVAL
 
         contained(story, shared=shared)
@@ -264,6 +253,52 @@ class TestPins:
             with pytest.raises(NamespaceStale, match="findmnt"):
                 work("a", inode + 1)
         assert holder.survey().pins == (Pin("a", inode),)
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+    @pytest.mark.parametrize("failing", ["a", "/proc/self/fd/"])
+    def test_what_has_run_out_says_nothing_of_a_pin(
+        self, holder: Holder, number: int, failing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        inode = pinned(holder, "a")
+        really = os.open
+        before = fd_count()
+
+        def scarce(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if path.rstrip("0123456789") == failing:
+                raise OSError(number, os.strerror(number))
+            return really(path, flags, mode, dir_fd=dir_fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", scarce)
+            for work in (holder.survey, lambda: holder.open("a", inode)):
+                assert attempt(work) == number
+            with pytest.raises(MountFailed) as refusal:
+                holder.unpin("a", inode)
+            assert refusal.value.errno == number
+        assert fd_count() == before
+        assert holder.survey().pins == (Pin("a", inode),)
+
+    def test_at_the_limit_of_descriptors(self, holder: Holder) -> None:
+        """Whichever of the look's steps it hits: an error, and never a pin that is called covered."""
+        inode = pinned(holder, "a")
+
+        def story() -> list[object]:
+            seen: list[object] = []
+            top = max(int(name) for name in os.listdir("/proc/self/fd"))
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            for room in range(top + 20):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (room, most))
+                try:
+                    seen.append(holder.survey())
+                except OSError as error:
+                    seen.append(error.errno)
+            return seen
+
+        seen = forked(story)
+        assert errno.EMFILE in seen
+        whole = type(holder.survey())((Pin("a", inode),), (), ())
+        assert all(what in (errno.EMFILE, whole) for what in seen)
+        assert seen[-1] == whole
 
     def test_one_that_is_gone(self, holder: Holder) -> None:
         with pytest.raises(NamespaceStale):

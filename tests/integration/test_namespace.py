@@ -13,12 +13,14 @@ import pytest
 from support import leaks
 from support.ground import Ground, attempt, contained, enter, fd_count, forked, host_mounts, resident, run
 
-from mountnsd import mountinfo, options, syscalls
+from mountnsd import mountinfo, namespace, options, syscalls
+from mountnsd.errors import MountFailed
 from mountnsd.mountinfo import Mount
 from mountnsd.namespace import Propagation
 from mountnsd.options import CreateOptions
 from mountnsd.registry import Namespace, Registry
 
+MS_MOVE = 1 << 13
 EACH = [pytest.param(value, id=value.value) for value in Propagation]
 
 
@@ -40,6 +42,20 @@ def table(pin: str) -> list[Mount]:
 def targets(pin: str) -> set[str]:
     """Where something is mounted inside."""
     return {mount.target for mount in table(pin)}
+
+
+def only_the_bind(ground: Ground, pin: str) -> None:
+    """Inside, the holder's directory is an empty one, with a mount that keeps it from being removed."""
+    (mount,) = (mount for mount in table(pin) if mount.target.startswith(str(ground.pins)))
+    assert mount.target == str(ground.pins)
+    assert mount.root.endswith("/run/ns")
+    assert not holders(ground, pin)
+
+
+def holders(ground: Ground, pin: str) -> list[Mount]:
+    """Where the holder is inside."""
+    device = ground.registry.host.device
+    return [mount for mount in table(pin) if mount.device == f"{os.major(device)}:{os.minor(device)}"]
 
 
 def here() -> list[Mount]:
@@ -78,17 +94,23 @@ class TestWithoutTheHolder:
                 create(ground.registry, "first")
                 before = host_mounts(directory)
                 made = create(ground.registry, "a", CreateOptions(propagation))
-                assert not [mount for mount in table(made.path) if mount.target.startswith(str(ground.pins))]
+                only_the_bind(ground, made.path)
                 after = [mount for mount in host_mounts(directory) if mount.target != made.path]
                 assert after == before
                 assert ground.registry.holder.trouble() is None
 
-                def remove() -> int:
+                def remove() -> list[int]:
                     enter(made.path)
                     assert os.listdir(ground.pins) == []
-                    return attempt(lambda: os.unlink(made.path))
+                    works = (
+                        lambda: os.unlink(made.path),
+                        ground.pins.rmdir,  # where nothing is mounted on it, this detaches all on the host
+                        lambda: ground.pins.rename(directory / "other"),
+                    )
+                    return [attempt(work) for work in works]
 
-                assert forked(remove) == errno.ENOENT
+                assert forked(remove) == [errno.ENOENT, errno.EBUSY, errno.EBUSY]
+                assert ground.registry.holder.trouble() is None
                 assert [found.name for found in ground.registry.all()] == ["a", "first"]
 
         contained(story, shared=shared)
@@ -142,7 +164,7 @@ class TestHere:
         before = host_mounts(directory)
         with Ground(directory) as ground:
             made = create(ground.registry, "a", CreateOptions(propagation))
-            assert not [target for target in targets(made.path) if target.startswith(str(ground.pins))]
+            only_the_bind(ground, made.path)
             after = host_mounts(directory)
             assert [mount for mount in after if not mount.target.startswith(str(ground.pins))] == before
         assert place.exists()
@@ -192,7 +214,7 @@ class TestFrom:
                 assert copy.inode != one.inode
                 assert str(place) in targets(copy.path)
                 assert str(place) not in {mount.target for mount in here()}
-                assert str(ground.pins) not in targets(copy.path)
+                only_the_bind(ground, copy.path)
 
                 def look() -> list[str]:
                     enter(copy.path)
@@ -203,6 +225,94 @@ class TestFrom:
                 assert str(place) in targets(copy.path)
 
         contained(story, shared=shared)
+
+
+class TestFromHostile:
+    """A copy of a namespace that was made by hand, so that the holder is still in it."""
+
+    def by_hand(
+        self, ground: Ground, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None] | None = None
+    ) -> None:
+        """Pin a namespace that has the holder, in which this work was done."""
+        with monkeypatch.context() as patch:
+            patch.setattr(namespace, "_sees_holder", lambda _: False)
+            made = create(ground.registry, "hand", CreateOptions(Propagation.PRIVATE))
+        assert holders(ground, made.path)
+
+        def inside() -> None:
+            enter(made.path)
+            if work is not None:
+                work()
+
+        forked(inside)
+        assert holders(ground, made.path)
+
+    @pytest.mark.parametrize("propagation", EACH)
+    @pytest.mark.parametrize("moved", [False, True])
+    def test_the_holder_is_found_and_detached(
+        self,
+        directory: Path,
+        place: Path,
+        propagation: Propagation,
+        moved: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def story() -> None:
+            with Ground(directory) as ground:
+                create(ground.registry, "first")
+                pins = str(ground.pins)
+                move = (lambda: syscalls.mount(pins, str(place), None, MS_MOVE)) if moved else None
+                self.by_hand(ground, monkeypatch, move)
+                before = host_mounts(directory)
+                copy = create(ground.registry, "copy", CreateOptions(propagation, source="hand"))
+                only_the_bind(ground, copy.path)
+                assert [mount for mount in host_mounts(directory) if mount.target != copy.path] == before
+                assert len(ground.registry.all()) == 3
+
+        contained(story)
+
+    @pytest.mark.parametrize("propagation", EACH)
+    @pytest.mark.parametrize("how", ["over the holder", "below the holder", "and no holder"])
+    def test_nobody_waits_for_a_filesystem_that_never_answers(
+        self,
+        directory: Path,
+        place: Path,
+        propagation: Propagation,
+        how: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not Path("/dev/fuse").exists():
+            pytest.skip("no /dev/fuse here: a container without it")
+
+        def hang(pins: Path, server: int) -> None:
+            enter(pins / "hand")
+            where = place if how == "below the holder" else pins.parent
+            options = f"fd={server},rootmode=40755,user_id=0,group_id=0,allow_other"
+            syscalls.mount("hung", str(where), "fuse", 0, options)
+            if how == "below the holder":
+                syscalls.mount(str(pins), str(place), None, MS_MOVE)
+
+        def story() -> None:
+            with Ground(directory) as ground:
+                pins = ground.pins
+                if how == "and no holder":
+                    create(ground.registry, "hand", CreateOptions(Propagation.PRIVATE))
+                else:
+                    self.by_hand(ground, monkeypatch)
+                server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+                forked(lambda: hang(pins, server))
+                try:
+                    if how == "over the holder":
+                        with pytest.raises(MountFailed, match="detach the holder inside"):
+                            create(ground.registry, "copy", CreateOptions(propagation, source="hand"))
+                    else:
+                        copy = create(ground.registry, "copy", CreateOptions(propagation, source="hand"))
+                        assert not holders(ground, copy.path)
+                finally:
+                    os.close(server)
+                assert ground.registry.holder.trouble() is None
+
+        contained(story, timeout=20)
 
 
 def destroying() -> options.DestroyOptions:

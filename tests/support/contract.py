@@ -226,4 +226,9 @@ def wait_until(condition: Callable[[], bool], timeout: float = TIMEOUT) -> None:
 def settled_fds(daemon: Daemon, client: Client) -> dict[int, str]:
     """The daemon's descriptors once it has dealt with everything that was sent before."""
     client.call(PATH, PEER, "Ping")
-    return daemon.open_fds()
+    found = daemon.open_fds()
+    while True:  # what callers sent is closed in threads
+        time.sleep(0.05)
+        last, found = found, daemon.open_fds()
+        if found == last:
+            return found

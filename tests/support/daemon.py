@@ -186,7 +186,8 @@ class Daemon:
         for pid in leaks.processes_in(self.pinned()):
             leaks.end(pid)
         below = leaks.mounts_below(self.directory)
-        ours = [mount for mount in below if mount.point == str(self.pins) and mount.fstype == "tmpfs"]
+        at = [mount for mount in below if mount.point == str(self.pins)]
+        ours = [mount for mount in at if mount.source == "mountnsd" or mount.root.endswith("/run/ns")]
         pins = [mount for mount in below if mount.fstype == "nsfs" and Path(mount.point).parent == self.pins]
         stray = [mount for mount in below if mount not in ours and mount not in pins]
         for mount in reversed(below):

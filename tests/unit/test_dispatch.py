@@ -17,6 +17,7 @@ from mountnsd import frames, interface, plan, standard
 from mountnsd.authority import Action
 from mountnsd.bus import Bus, Call
 from mountnsd.callers import Caller
+from mountnsd.descriptors import Descriptors
 from mountnsd.errors import AccessDenied, Error, InvalidArgs
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Registry
@@ -78,7 +79,7 @@ class RecordingBus(Bus):
         fds: list[int] | None = None,
     ) -> None:
         """Keep an answer."""
-        frames.Descriptors(fds or []).close()
+        Descriptors(fds or []).close()
         self.replies.append((signature, body))
 
     def error(self, call: Call, error: Error) -> None:  # noqa: ARG002

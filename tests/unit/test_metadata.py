@@ -4,6 +4,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mountnsd.errors import Failed
 from mountnsd.metadata import Metadata, MetadataStore
 
 FULL = Metadata(
@@ -240,3 +243,40 @@ def read_bytes(content: bytes) -> Metadata | None:
             return store.read("a")
         finally:
             store.close()
+
+
+_STUCK = """
+import ctypes, os, sys, threading, time
+from mountnsd.metadata import MetadataStore
+store = MetadataStore(sys.argv[1])
+store.lock()
+threading.Thread(target=time.sleep, args=(60,)).start()
+os.write(1, b"locked")
+if sys.argv[2] == "stuck":
+    ctypes.CDLL(None).syscall(ctypes.c_long(60 if os.uname().machine == "x86_64" else 93), 0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("state", ["running", "stuck"])
+def test_one_daemon_a_directory(tmp_path: Path, state: str) -> None:
+    """One that was killed with a thread stuck in the kernel has its lock still, and does not count."""
+    command = [sys.executable, "-c", _STUCK, str(tmp_path), state]
+    repository = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=repository) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.read(6) == b"locked"
+            store = MetadataStore(str(tmp_path))
+            if state == "running":
+                with pytest.raises(Failed, match="Another mountnsd"):
+                    store.lock(0.2)
+            else:
+                store.lock(5)
+                third = MetadataStore(str(tmp_path))
+                with pytest.raises(Failed, match="Another mountnsd"):
+                    third.lock(0.2)
+                third.close()
+            store.close()
+        finally:
+            other.kill()

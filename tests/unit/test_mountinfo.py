@@ -156,7 +156,8 @@ class TestReal:
         text = mountinfo.read()
         assert len(list(mountinfo.parse(text))) == text.count("\n") > 0
 
-    def test_an_open_one_is_read_from_its_beginning_each_time(self) -> None:
-        with Path("/proc/self/mountinfo").open("rb") as file:
-            first = mountinfo.read_fd(file.fileno())
-            assert mountinfo.read_fd(file.fileno())[:40] == first[:40] != ""
+    def test_one_that_is_too_long_is_refused(self) -> None:
+        length = len(os.fsencode(mountinfo.read()))
+        assert mountinfo.read(most=length + 10_000)
+        with pytest.raises(OSError, match="too large"):
+            mountinfo.read(most=length // 2)
