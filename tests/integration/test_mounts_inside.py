@@ -102,6 +102,14 @@ class TestReading:
         assert world.changes() == [("added", str(odd))]
         assert world.table()[str(odd)].source == "so urce#"
 
+    def test_a_table_that_is_too_long_is_not_read(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mounts, "_MAX_TABLE", 100)
+        with pytest.raises(MountFailed) as error:
+            world.table()
+        assert error.value.errno == errno.EFBIG
+
     def test_a_forged_proc_is_not_believed(self, world: World) -> None:
         world.mount("forged", "/proc")
 
@@ -212,6 +220,23 @@ class TestRefused:
         assert error.errno == errno.EINVAL
         assert "The kernel says" in error.message
         assert "nosuchoption" in error.message
+
+    def test_an_option_that_names_a_descriptor_finds_none_of_ours(self, world: World) -> None:
+        reading, writing = os.pipe()  # would do for autofs's protocol
+        try:
+            options = f"fd={writing},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
+            where = world.place
+            if "autofs" in Path("/proc/filesystems").read_text():
+                world.refused("x", where, "autofs", options)
+            server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                options = f"fd={server},rootmode=40000,user_id=0,group_id=0"
+                assert world.refused("x", where, "fuse", options).errno in (errno.EINVAL, errno.EBADF)
+            finally:
+                os.close(server)
+        finally:
+            os.close(reading)
+            os.close(writing)
 
     def test_a_value_that_is_none(self, world: World) -> None:
         assert "size" in world.refused("t", world.place / "in", options="size=plenty").message
