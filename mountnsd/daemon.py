@@ -147,8 +147,9 @@ async def _until_idle(service: Service, seconds: int) -> None:
 def _tell_systemd(state: str) -> None:
     try:
         systemd.notify(state)
-    except OSError as error:  # nobody listens: no reason to fail
-        logger.warning("systemd could not be told our state: %s", error.strerror)
+    except OSError as error:  # nobody listens: no reason to fail, and at the end no loss
+        level = logging.WARNING if state.startswith("READY") else logging.DEBUG
+        logger.log(level, "systemd could not be told our state: %s", error.strerror)
 
 
 def _set(stop: asyncio.Future[str], name: str) -> None:

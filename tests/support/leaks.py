@@ -76,6 +76,14 @@ def fds_of(pid: int) -> dict[int, str]:
     return found
 
 
+def signals(mask: str) -> int:
+    """A signal mask of /proc/PID/status, without what the C library keeps to itself.
+
+    Those are the signals 32 and 33, which no program can change by it and which make(1) leaves ignored.
+    """
+    return int(mask, 16) & ~(0b11 << 31)
+
+
 def rss_kib(pid: int) -> int:
     """The resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
