@@ -20,7 +20,7 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd python3-dbusmock python3-hypothesis \
+TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
 	python3-pytest python3-venv strace
 
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))

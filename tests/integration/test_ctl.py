@@ -7,7 +7,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import struct
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any, Self
 import pytest
 from support import leaks
 from support.buses import PrivateBus
-from support.daemon import REPOSITORY, Daemon
+from support.daemon import Daemon, copy_program
 from support.identity import NOBODY
 from support.polkit import Polkit
 
@@ -35,13 +34,9 @@ class Ctl:
     """Runs mountnsctl on a bus, from a copy that every user can read, as he can where it is installed."""
 
     def __init__(self, bus: PrivateBus, daemon: Daemon | None) -> None:
-        program = bus.directory / "program"
-        shutil.copytree(
-            REPOSITORY / "mountnsd", program / "mountnsd", ignore=shutil.ignore_patterns("__pycache__")
-        )
         self.environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONPATH": str(program),
+            "PYTHONPATH": str(copy_program(bus.directory)),
             "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
             "MOUNTNSD_RUNTIME_DIRECTORY": str(daemon.runtime) if daemon else "/nowhere",
             "TERM": "xterm",

@@ -190,7 +190,8 @@ class TestSetUp:
                     f"{directory}/run/ns/a"
                 ]
                 copied = mounted_at(f"{directory}/copy{directory}/run/ns")
-                assert [mount.root for mount in copied] == [str(directory / "run" / "ns")]
+                (only,) = copied
+                assert f"{directory}/run/ns".endswith(only.root)  # from the root of the mount that it is on
                 assert attempt(lambda: syscalls.open_tree(-100, holder.path, 1)) == errno.EINVAL
 
         contained(story, shared=shared)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.buses import PrivateBus
 from support.client import NAME, Client
-from support.daemon import REPOSITORY, Daemon
+from support.daemon import Daemon, copy_program
 from support.ground import contained
 from support.identity import NOBODY
 
@@ -32,7 +32,7 @@ def start(
             f"--config-directory={directory / 'etc'}",
             *arguments,
         ],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **(environment or {})},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(copy_program(directory)), **(environment or {})},
         cwd="/",
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -2,6 +2,7 @@
 """The daemon under test, as a process of its own in a directory of its own."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,16 @@ from . import leaks
 from .buses import PrivateBus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def copy_program(directory: Path) -> Path:
+    """Copy the program to where every user can read it, as he can where it is installed; returns a PYTHONPATH."""
+    there = directory / "program"
+    if not there.exists():
+        shutil.copytree(
+            REPOSITORY / "mountnsd", there / "mountnsd", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    return there
 
 
 class Daemon:

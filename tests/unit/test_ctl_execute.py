@@ -2,12 +2,14 @@
 """`mountnsctl exec`: what it takes for a pin, and what it costs to start."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.daemon import copy_program
 
 from mountnsd import names
 from mountnsd.ctl.execute import could_be_pin, open_pin
@@ -69,16 +71,18 @@ def test_imports_next_to_nothing() -> None:
     assert len(imported) <= 25, imported
 
 
-def test_unprivileged_is_told_what_to_do() -> None:
+def test_unprivileged_is_told_what_to_do(base: Path) -> None:
+    program = copy_program(base)
     result = subprocess.run(
         [sys.executable, "-m", "mountnsd.ctl", "exec", "x", "true"],
-        cwd=REPOSITORY,
+        cwd=program,
         capture_output=True,
         text=True,
         check=False,
         user=65534 if os.geteuid() == 0 else None,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(program)},
     )
+    shutil.rmtree(program)
     assert result.returncode == 1
     assert "needs root" in result.stderr
     assert "mountnsctl enter" in result.stderr

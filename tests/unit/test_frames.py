@@ -26,7 +26,7 @@ ORDERS = {"l": Endianness.little, "B": Endianness.big}
 BASIC = "ybnqiuxtdsogh"
 RANGES = {"y": (0, 255), "n": (-(1 << 15), (1 << 15) - 1), "q": (0, 65535), "i": (-(1 << 31), (1 << 31) - 1)}
 RANGES |= {"u": (0, (1 << 32) - 1), "x": (-(1 << 63), (1 << 63) - 1), "t": (0, (1 << 64) - 1)}
-TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=12)
+TEXT = st.text(max_size=12).map(lambda text: text.replace("\0", ""))
 
 
 @dataclass
