@@ -149,7 +149,6 @@ def _decode(frame: Frame, trusted: bool) -> list[Any]:
     """
     try:
         reader = _Reader(frame, trusted)
-        reader.readers["v"] = reader.read_variant
         body = [reader.read_argument(kind) for kind in _tree(frame.text(frames.SIGNATURE)).types]
     except Exception as error:  # noqa: BLE001 - hostile input meets an unmaintained parser
         detail = f" ({error})" if type(error) is ValueError else ""

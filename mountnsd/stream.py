@@ -83,11 +83,6 @@ class Stream:
         self._room.set()
         self._on_end(reason)
 
-    @property
-    def queued(self) -> int:
-        """Bytes that wait to be written."""
-        return self._queued
-
     async def room(self) -> None:
         """Wait until there is room in the queue: before a large answer is even put together."""
         while not self._room.is_set():
