@@ -113,7 +113,7 @@ async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: as
         raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
     notice = Notice(registry)
     idle = asyncio.ensure_future(_until_idle(service, settings.idle_timeout_sec))
-    _tell_systemd(f"READY=1\nSTATUS={len(registry)} namespaces")
+    _tell_systemd(f"READY=1\nSTATUS=Keeping namespaces in {registry.holder.path}")
     logger.info(
         "mountnsd %s keeps %d namespaces in %s", mountnsd.__version__, len(registry), registry.holder.path
     )
