@@ -38,7 +38,6 @@ START = b"\1"  # from the parent: the process is registered, go on
 EXECUTING = b"\xff"  # to the parent: all is done but execve
 
 _UMASK = 0o022
-_MAX_FD = 2**32 - 1
 _SOFT_NOFILE = 1024  # more breaks programs that use select(2); they may raise it themselves
 _CATCHABLE = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 _NORMAL_PRIORITY = os.sched_param(0)
@@ -118,7 +117,7 @@ def _arrange_descriptors(plan: Plan) -> None:
     plan.namespace = _copy_beside(plan.namespace, plan.fds)
     for target, copy in copies.items():
         os.dup2(copy, target, inheritable=True)
-    _close_others({*plan.fds, plan.channel, plan.namespace})
+    descriptors.close_others({*plan.fds, plan.channel, plan.namespace})
 
 
 def _copy_beside(fd: int, taken: Mapping[int, int]) -> int:
@@ -127,15 +126,6 @@ def _copy_beside(fd: int, taken: Mapping[int, int]) -> int:
     while (copy := os.dup(fd)) in taken:
         pass
     return copy
-
-
-def _close_others(wanted: set[int]) -> None:
-    low = 0
-    for fd in sorted(wanted):
-        if fd > low:
-            syscalls.close_range(low, fd - 1)
-        low = fd + 1
-    syscalls.close_range(low, _MAX_FD)
 
 
 def _wait_for_parent(plan: Plan) -> None:

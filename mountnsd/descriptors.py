@@ -6,7 +6,7 @@ execve(2) closes it and may hang in that; and a caller with many open calls
 could fill the table.  So what arrives is sent on at once, into a socket pair
 of which we keep one end, and is taken out only by the process it is for.
 
-Sources: unix(7) (SCM_RIGHTS), fork(2).
+Sources: unix(7) (SCM_RIGHTS), fork(2), close_range(2).
 """
 
 import array
@@ -14,9 +14,10 @@ import errno
 import os
 import socket
 
-from mountnsd import disposal
+from mountnsd import disposal, syscalls
 
 MAX_FDS = 253  # SCM_MAX_FD, unix(7): what one message can carry
+_MAX_FD = 2**32 - 1
 _SIZE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
 
 
@@ -55,8 +56,7 @@ def _pack(fds: list[int]) -> socket.socket:
     kept, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sending:
         try:
-            rights = array.array("i", fds).tobytes()
-            sending.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            socket.send_fds(sending, [b"\0"], fds)
         except BaseException:
             kept.close()
             raise
@@ -68,11 +68,30 @@ def unpack(parcel: socket.socket, count: int) -> list[int]:
 
     Raises: OSError: EMFILE where not all of them found room.
     """
-    _, ancillary, flags, _ = parcel.recvmsg(1, _SIZE, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+    _, fds, truncated = receive(parcel, 1, socket.MSG_DONTWAIT)
+    if len(fds) != count or truncated:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return fds
+
+
+def receive(sock: socket.socket, size: int, flags: int = 0) -> tuple[bytes, list[int], bool]:
+    """Read at most `size` bytes and the descriptors that came with them, which are close-on-exec, unix(7).
+
+    Returns: the bytes, the descriptors, and whether some were lost because no number was free.
+    """
+    data, ancillary, told, _ = sock.recvmsg(size, _SIZE, flags | socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if len(fds) != count or flags & socket.MSG_CTRUNC:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return list(fds)
+    return data, list(fds), bool(told & socket.MSG_CTRUNC)
+
+
+def close_others(wanted: set[int]) -> None:
+    """Close every descriptor of the caller's table but those, close_range(2)."""
+    low = 0
+    for fd in sorted(wanted):
+        if fd > low:
+            syscalls.close_range(low, fd - 1)
+        low = fd + 1
+    syscalls.close_range(low, _MAX_FD)

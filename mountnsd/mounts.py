@@ -16,14 +16,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mountnsd import helper, mountinfo, names, syscalls
+from mountnsd import descriptors, helper, names, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
 from mountnsd.mountinfo import Mount
-from mountnsd.namespace import Host, join
+from mountnsd.namespace import Host, join, mounts_here
 
 _MAX_PATH = 4095
-_MAX_TABLE = 8 << 20  # bytes of a namespace's mountinfo; some 50,000 ordinary mounts
-_MAX_FD = 2**32 - 1
 _MAX_OPTION = 255  # fsconfig(2) takes no longer key or value
 
 _ATTRIBUTES = {
@@ -70,7 +68,7 @@ class MountRequest:
 
 def check(what: str, where: str, fstype: str, options: str) -> MountRequest:
     """Check what a caller asks to be mounted.  Raises InvalidArgs that names the argument."""
-    check_target(where)
+    where = check_target(where)
     if len(os.fsencode(what)) > _MAX_PATH or "\0" in what:
         raise InvalidArgs(f"'what' takes at most {_MAX_PATH} bytes without NUL.")
     attributes = 0
@@ -97,32 +95,30 @@ def check(what: str, where: str, fstype: str, options: str) -> MountRequest:
         raise InvalidArgs(
             "'type' is a filesystem type such as tmpfs, or empty with the option bind or rbind."
         )
-    return MountRequest(what, _plain(where), fstype, attributes, bind, tuple(parameters))
+    return MountRequest(what, where, fstype, attributes, bind, tuple(parameters))
 
 
-def check_target(where: str) -> None:
-    """Raises InvalidArgs for what is not an absolute path without '..'."""
+def check_target(where: str) -> str:
+    """Return a mount point as a path whose last component is a plain name, so that no link there is followed.
+
+    Raises: InvalidArgs for the root, and for what is not an absolute path without '..'.
+    """
     parts = where.split("/")
     if not where.startswith("/") or ".." in parts or "\0" in where or len(os.fsencode(where)) > _MAX_PATH:
         raise InvalidArgs(f"'where' is an absolute path inside, without '..', not {names.shown(where)}.")
-    if _plain(where) == "/":
+    plain = "/" + "/".join(part for part in parts if part not in ("", "."))
+    if plain == "/":
         raise InvalidArgs(
             "The root of a namespace is neither mounted over nor unmounted; name what is below it."
         )
-
-
-def _plain(where: str) -> str:
-    """A path whose last component is a plain name, so that no symbolic link there is followed."""
-    return "/" + "/".join(part for part in where.split("/") if part not in ("", "."))
+    return plain
 
 
 def read(host: Host, namespace: int) -> list[Mount]:
     """The mounts inside the namespace `namespace` (a descriptor).  For a helper thread.  Raises MountFailed."""
     try:
         join(namespace)
-        return list(
-            mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc, most=_MAX_TABLE))
-        )
+        return mounts_here(host)
     except OSError as error:
         raise _failed("Cannot read the mounts inside", error) from error
 
@@ -141,9 +137,7 @@ def mount(namespace: int, request: MountRequest) -> None:
 
 def _mount_alone(namespace: int, request: MountRequest) -> None:
     syscalls.unshare(syscalls.CLONE_FILES)
-    if namespace > 0:
-        syscalls.close_range(0, namespace - 1)
-    syscalls.close_range(namespace + 1, _MAX_FD)
+    descriptors.close_others({namespace})
     what = f"Cannot mount {names.shown(request.what)} on {names.shown(request.where)}"
     context = tree = target = -1
     try:
@@ -171,8 +165,7 @@ def unmount(namespace: int, where: str, lazy: bool) -> None:
     Never its root: umount2(2) of the caller's own root makes the whole filesystem read-only, the host's, too.
     Nothing of a path whose last component is a plain name, and is not followed, leads there.
     """
-    check_target(where)
-    where = _plain(where)
+    where = check_target(where)
     try:
         join(namespace)
         syscalls.umount2(where, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if lazy else 0))

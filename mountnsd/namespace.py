@@ -25,7 +25,7 @@ T = TypeVar("T")
 # The kernel hands out namespace ids to each CPU in batches of this size (Linux 6.18, include/linux/cookie.h).
 _ID_BATCH = 4096
 _TRIES = 50
-_MAX_TABLE = 8 << 20  # bytes of mountinfo
+MAX_TABLE = 8 << 20  # bytes of a namespace's mountinfo; some 50,000 ordinary mounts
 
 
 class Propagation(StrEnum):
@@ -73,6 +73,11 @@ def inside(fd: int, work: Callable[[], T]) -> Callable[[], T]:
         return work()
 
     return body
+
+
+def mounts_here(host: Host) -> list[mountinfo.Mount]:
+    """The mounts of the namespace that the calling thread is in.  Raises OSError; EFBIG where they are too many."""
+    return list(mountinfo.parse(mountinfo.read("thread-self/mountinfo", dir_fd=host.proc, most=MAX_TABLE)))
 
 
 def make(host: Host, propagation: Propagation, source: int | None = None) -> int:
@@ -182,8 +187,7 @@ def _detach_holders(host: Host, apart: bool) -> None:
     Arguments: apart: nothing here is in a peer group; else a detaching travels where the mount below is in one.
     Raises: OSError; EBUSY where it would travel, or where something lies over the holder.
     """
-    text = mountinfo.read("thread-self/mountinfo", dir_fd=host.proc, most=_MAX_TABLE)
-    mounts = {mount.id: mount for mount in mountinfo.parse(text)}
+    mounts = {mount.id: mount for mount in mounts_here(host)}
     device = f"{os.major(host.device)}:{os.minor(host.device)}"
     for mount in reversed(mounts.values()):
         if mount.device != device:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from mountnsd import disposal
-from mountnsd.descriptors import MAX_FDS
+from mountnsd.descriptors import receive
 from mountnsd.frames import Frame, Framer, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Stream:
 
     def _readable(self) -> None:
         try:
-            data, fds, truncated = _receive(self._sock)
+            data, fds, truncated = receive(self._sock, _READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -249,17 +249,6 @@ def _line(sock: socket.socket) -> bytes:
             raise ConnectError("the bus ended the authentication")
         line += byte
     return bytes(line[:-2])
-
-
-def _receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
-    """Read bytes and the descriptors that came with them, which are close-on-exec, unix(7)."""
-    size = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-    data, ancillary, flags, _ = sock.recvmsg(_READ_SIZE, size, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return data, list(fds), bool(flags & socket.MSG_CTRUNC)
 
 
 def close_all(fds: list[int]) -> None:

@@ -107,7 +107,7 @@ class TestReading:
     def test_a_table_that_is_too_long_is_not_read(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(mounts, "_MAX_TABLE", 100)
+        monkeypatch.setattr("mountnsd.namespace.MAX_TABLE", 100)
         with pytest.raises(MountFailed) as error:
             world.table()
         assert error.value.errno == errno.EFBIG
