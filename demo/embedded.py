@@ -93,6 +93,30 @@ def end_process(process: "subprocess.Popen[bytes]", timeout: float = 5.0) -> Non
     process.wait()
 
 
+def start_dbus_daemon(config: Path, log_file: Path) -> "subprocess.Popen[bytes]":
+    """Start a dbus-daemon, and return once it listens.
+
+    Raises: RuntimeError with the bus's own words if it does not start.
+    """
+    reading, writing = os.pipe()
+    command = ["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile", "--nosyslog"]
+    with log_file.open("ab") as log, os.fdopen(reading, "rb") as address:
+        try:
+            process = subprocess.Popen(
+                [*command, f"--print-address={writing}"],
+                pass_fds=[writing],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        if not address.readline():
+            end_process(process)
+            raise RuntimeError(f"dbus-daemon did not start: {log_file.read_text(errors='replace')}")
+    return process
+
+
 class EmbeddedBus:
     """A private dbus-daemon that enforces the shipped policy.
 
@@ -119,22 +143,7 @@ class EmbeddedBus:
 
         Raises: RuntimeError with the bus's own words if it does not start.
         """
-        ready, ready_in_child = os.pipe()
-        command = ["dbus-daemon", f"--config-file={self._config}", "--nofork", "--nopidfile", "--nosyslog"]
-        with self._log.open("ab") as log, os.fdopen(ready, "rb") as address:
-            try:
-                self._process = subprocess.Popen(
-                    [*command, f"--print-address={ready_in_child}"],
-                    pass_fds=[ready_in_child],
-                    stdin=subprocess.DEVNULL,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(ready_in_child)
-            if not address.readline():
-                end_process(self._process)
-                raise RuntimeError(f"dbus-daemon did not start: {self._log.read_text()}")
+        self._process = start_dbus_daemon(self._config, self._log)
 
     def stop(self) -> None:
         """Stop the bus; everybody on it is disconnected."""

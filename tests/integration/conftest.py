@@ -14,6 +14,7 @@ from support import leaks
 from support.buses import KINDS, PrivateBus
 from support.client import Client
 from support.daemon import Daemon
+from support.entering import bounded_and_tidy, namespace
 from support.identity import NOBODY
 from support.polkit import Polkit
 
@@ -99,3 +100,17 @@ def user(bus: PrivateBus, uid: int) -> Iterator[Client]:
     """A client of an unprivileged user."""
     with Client(bus.address, uid) as client:
         yield client
+
+
+@pytest.fixture
+def tidy() -> Iterator[None]:
+    """For the tests of the launcher: no test hangs, or leaves a child or a descriptor."""
+    with bounded_and_tidy():
+        yield
+
+
+@pytest.fixture
+def inside(tidy: None) -> Iterator[int]:
+    """A namespace with the file PLACE/hi-there."""
+    with namespace() as fd:
+        yield fd

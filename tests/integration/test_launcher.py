@@ -19,7 +19,6 @@ from support.entering import (
     NOBODY,
     PLACE,
     ROOT,
-    bounded_and_tidy,
     fields,
     in_a_child,
     memory,
@@ -38,18 +37,7 @@ from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
 from mountnsd.launcher import Launcher
 
-
-@pytest.fixture(autouse=True)
-def _tidy() -> Iterator[None]:
-    with bounded_and_tidy():
-        yield
-
-
-@pytest.fixture
-def inside() -> Iterator[int]:
-    """A namespace with the file PLACE/hi-there."""
-    with namespace() as fd:
-        yield fd
+pytestmark = pytest.mark.usefixtures("tidy")
 
 
 # A program runs inside --------------------------------------------------------------------------------------

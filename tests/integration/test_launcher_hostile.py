@@ -18,7 +18,6 @@ from support.entering import (
     CAPABILITY_SETS,
     NOBODY,
     PLACE,
-    bounded_and_tidy,
     namespace,
     refused,
     request,
@@ -34,18 +33,7 @@ from mountnsd import launcher, output, syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.launcher import Launcher
 
-
-@pytest.fixture(autouse=True)
-def _tidy() -> Iterator[None]:
-    with bounded_and_tidy():
-        yield
-
-
-@pytest.fixture
-def inside() -> Iterator[int]:
-    """A namespace with the file PLACE/hi-there."""
-    with namespace() as fd:
-        yield fd
+pytestmark = pytest.mark.usefixtures("tidy")
 
 
 # A program that hangs on its way ----------------------------------------------------------------------------

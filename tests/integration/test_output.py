@@ -5,7 +5,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import pytest
 from support import leaks
 from support.entering import (
     NOBODY,
-    bounded_and_tidy,
     in_a_child,
-    namespace,
     request,
     story,
 )
@@ -23,18 +20,7 @@ from support.entering import (
 from mountnsd import output, syscalls
 from mountnsd.launcher import Launcher
 
-
-@pytest.fixture(autouse=True)
-def _tidy() -> Iterator[None]:
-    with bounded_and_tidy():
-        yield
-
-
-@pytest.fixture
-def inside() -> Iterator[int]:
-    """A namespace with the file PLACE/hi-there."""
-    with namespace() as fd:
-        yield fd
+pytestmark = pytest.mark.usefixtures("tidy")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from demo.embedded import SHIPPED_POLICY, end_process, user_exists, write_bus_config
+from demo.embedded import SHIPPED_POLICY, end_process, start_dbus_daemon, user_exists, write_bus_config
 
 from . import leaks
 
@@ -128,27 +128,9 @@ class PrivateBus:
         assert self._process is None, "the bus runs already"
         self.socket.unlink(missing_ok=True)
         if self.kind == "dbus-daemon":
-            self._start_daemon()
+            self._process = start_dbus_daemon(self.config, self._log)
         else:
             self._start_broker()
-
-    def _start_daemon(self) -> None:
-        reading, writing = os.pipe()
-        command = ["dbus-daemon", f"--config-file={self.config}", "--nofork", "--nopidfile", "--nosyslog"]
-        with self._log.open("ab") as log, os.fdopen(reading, "rb") as address:
-            try:
-                self._process = subprocess.Popen(
-                    [*command, f"--print-address={writing}"],
-                    pass_fds=[writing],
-                    stdin=subprocess.DEVNULL,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            finally:
-                os.close(writing)
-            if not address.readline():
-                self.stop()
-                raise RuntimeError(f"dbus-daemon did not start: {self.log()}")
 
     def _start_broker(self) -> None:
         run = self.directory / "broker-run"
