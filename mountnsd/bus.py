@@ -167,6 +167,7 @@ class Bus:
 
     def __init__(self) -> None:
         self.unique_name = ""
+        self.id = ""  # of the bus: unique names mean somebody on this one only
         self.handler: Callable[[Call], None] = lambda call: call.fds.close()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stream: stream.Stream
@@ -182,6 +183,7 @@ class Bus:
         bus._stream = stream.Stream(stream.connect(address), bus._received, bus._end)
         bus._stream.start()
         (bus.unique_name,) = await bus.call_driver("Hello")
+        (bus.id,) = await bus.call_driver("GetId")
         return bus
 
     def close(self) -> None:
@@ -213,10 +215,12 @@ class Bus:
         signature: str = "",
         body: tuple[Any, ...] = (),
         timeout: float | None = _TIMEOUT,  # noqa: ASYNC109 - part of what a call is
+        fds: list[int] | None = None,
     ) -> list[Any]:
         """Call a method and wait for its reply.
 
-        Arguments: timeout: seconds, or None to wait until the reply, the connection's end or cancellation.
+        Arguments: timeout: seconds, or None to wait until the reply, the connection's end or cancellation; fds:
+            what the handles in the body point at, sent and then closed, whatever happens.
         Returns: the reply's arguments.
         Raises: CallError (with NoReply after the timeout), Disconnected.
         """
@@ -227,14 +231,16 @@ class Bus:
             member=member,
             signature=signature,
             body=list(body),
+            unix_fds=fds or [],
         )
         message.serial = self._next_serial()
         reply: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         if self.ended.done():
+            stream.close_all(fds or [])
             raise Disconnected(self.ended.result())
         self._pending[message.serial] = reply
         try:
-            self._send(message)
+            self._send(message, fds)
             async with asyncio.timeout(timeout):
                 frame = await reply
         except TimeoutError:

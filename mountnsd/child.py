@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What runs in the new process, between fork(2) and execve(2).
 
+That process is a child of ours (launcher.py), or the main process of a unit of
+its own (starter.py).
+
 It is root, and then inside a namespace whose every file may be somebody else's.
 So from setns(2) until the privileges are gone nothing may be opened, executed
 or imported by path.  That is why there are only bytes and numbers here, no
@@ -20,7 +23,8 @@ Sources: setns(2), setsid(2), credentials(7), capabilities(7), close_range(2),
 ioctl_tty(2), execve(2), signal(7), proc_pid_oom_score_adj(5).
 """
 
-import contextlib
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
@@ -28,11 +32,13 @@ import resource
 import signal
 import socket
 import termios
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
 
-from mountnsd import descriptors, syscalls
+from mountnsd import passing, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
 
 START = b"\1"  # from the parent: the process is registered, go on
 EXECUTING = b"\xff"  # to the parent: all is done but execve
@@ -48,33 +54,76 @@ _NO_KEYRINGS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
 _TRY_NEXT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT)
 
 
-@dataclass(slots=True, kw_only=True)
 class Plan:
-    """All that the new process needs, made and encoded before the fork.
+    """All that the new process needs, made and encoded before it starts.
 
     Arguments: channel: a socket to the parent; namespace: descriptor of the mount namespace; fds: the child's
         number of each descriptor, to ours; parcel, parcel_size: what a caller sent, and how many that are; handles:
         the child's number of each of those, to its place in the parcel; uid, gid, groups: who it is to be; tty:
         make descriptor 0 the controlling terminal; no_new_privs: set it; directories: the first of them that can be
-        changed to is; directory_needed: whether it is an error when none can; programs: the paths to try; argv, env.
+        changed to is; directory_needed: whether it is an error when none can; programs: the paths to try; argv;
+        env; clean: systemd started the process, in a unit whose limits and priorities are to stay as they are.
     """
 
-    channel: int
-    namespace: int
-    fds: Mapping[int, int]
-    parcel: socket.socket | None
-    parcel_size: int
-    handles: Mapping[int, int]
-    uid: int
-    gid: int
-    groups: Sequence[int]
-    tty: bool
-    no_new_privs: bool
-    directories: Sequence[bytes]
-    directory_needed: bool
-    programs: Sequence[bytes]
-    argv: list[bytes]
-    env: Mapping[bytes, bytes]
+    __slots__ = (
+        "argv",
+        "channel",
+        "clean",
+        "directories",
+        "directory_needed",
+        "env",
+        "fds",
+        "gid",
+        "groups",
+        "handles",
+        "namespace",
+        "no_new_privs",
+        "parcel",
+        "parcel_size",
+        "programs",
+        "tty",
+        "uid",
+    )
+
+    # A dataclass would cost every process that is started the import of that module.
+    def __init__(
+        self,
+        *,
+        channel: int,
+        namespace: int,
+        fds: Mapping[int, int],
+        parcel: socket.socket | None,
+        parcel_size: int,
+        handles: Mapping[int, int],
+        uid: int,
+        gid: int,
+        groups: Sequence[int],
+        tty: bool,
+        no_new_privs: bool,
+        directories: Sequence[bytes],
+        directory_needed: bool,
+        programs: Sequence[bytes],
+        argv: list[bytes],
+        env: Mapping[bytes, bytes],
+        clean: bool = False,
+    ) -> None:
+        self.channel = channel
+        self.namespace = namespace
+        self.fds = fds
+        self.parcel = parcel
+        self.parcel_size = parcel_size
+        self.handles = handles
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.tty = tty
+        self.no_new_privs = no_new_privs
+        self.directories = directories
+        self.directory_needed = directory_needed
+        self.programs = programs
+        self.argv = argv
+        self.env = env
+        self.clean = clean
 
 
 def run(plan: Plan) -> NoReturn:
@@ -92,8 +141,10 @@ def run(plan: Plan) -> NoReturn:
 
 
 def _report(plan: Plan, number: int, code: int) -> None:
-    with contextlib.suppress(OSError):  # the parent is gone
+    try:
         os.write(plan.channel, bytes((number, code & 0xFF, code >> 8 & 0xFF)))
+    except OSError:  # the parent is gone
+        pass
 
 
 def _reset_signals(_plan: Plan) -> None:
@@ -110,14 +161,14 @@ def _arrange_descriptors(plan: Plan) -> None:
     everything is copied to numbers that are nobody's target.
     """
     if plan.parcel is not None:
-        sent = descriptors.unpack(plan.parcel, plan.parcel_size)
+        sent = passing.unpack(plan.parcel, plan.parcel_size)
         plan.fds = {**plan.fds, **{target: sent[handle] for target, handle in plan.handles.items()}}
     copies = {target: _copy_beside(source, plan.fds) for target, source in plan.fds.items()}
     plan.channel = _copy_beside(plan.channel, plan.fds)
     plan.namespace = _copy_beside(plan.namespace, plan.fds)
     for target, copy in copies.items():
         os.dup2(copy, target, inheritable=True)
-    descriptors.close_others({*plan.fds, plan.channel, plan.namespace})
+    passing.close_others({*plan.fds, plan.channel, plan.namespace})
 
 
 def _copy_beside(fd: int, taken: Mapping[int, int]) -> int:
@@ -138,23 +189,30 @@ def _wait_for_parent(plan: Plan) -> None:
 
 
 def _leave_session(_plan: Plan) -> None:
-    os.setsid()
+    if os.getsid(0) != os.getpid():  # systemd gave us one already
+        os.setsid()
 
 
-def _be_ordinary(_plan: Plan) -> None:
+def _be_ordinary(plan: Plan) -> None:
     """Take back what the daemon may have in its own favour.  None of it is worth refusing to start."""
+    if plan.clean:
+        return
     os.umask(_UMASK)
-    with contextlib.suppress(OSError):
+    try:
         # Of the host's /proc: the namespace's may lead anywhere.
         fd = os.open(_OOM_SCORE_ADJ, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             os.write(fd, b"0")
         finally:
             os.close(fd)
-    with contextlib.suppress(OSError):
+    except OSError:
+        pass
+    try:
         if os.sched_getscheduler(0) != os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_OTHER, _NORMAL_PRIORITY)
         os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except OSError:
+        pass
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _SOFT_NOFILE if hard == resource.RLIM_INFINITY else min(hard, _SOFT_NOFILE)
     if soft != wanted:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The daemon: start, ready, notice, idle, stop.
+"""The daemon: start, ready, reload, idle, stop.
 
 It keeps nothing that a kill could lose: what it knows is in the holder and in
 the metadata, and a start is a recovery.
@@ -10,9 +10,10 @@ import asyncio
 import logging
 import os
 import resource
-import select
 import signal
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import mountnsd
@@ -20,74 +21,54 @@ from mountnsd import config, log, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
+from mountnsd.launcher import Launcher
 from mountnsd.metadata import MetadataStore
+from mountnsd.notice import Notice
+from mountnsd.records import Records
 from mountnsd.registry import Limits, Registry
+from mountnsd.running import Starter
 from mountnsd.service import BUS_NAME, Service
+from mountnsd.transient import TransientLauncher
+from mountnsd.units import Units
 from systemd import daemon as systemd
 
 logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
-_NOTICE_DELAY = 0.1  # seconds, at least, between a change of the mounts and our looking
 
 
 class StartError(Exception):
     """Why the daemon does not start, and what to do."""
 
 
-class Notice:
-    """Looks again when the host's mounts have changed: soon, but never for more than a tenth of the time."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the daemon was started."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._loop = asyncio.get_running_loop()
-        # /proc/self/mountinfo is always readable; what tells of a change is POLLPRI, which asyncio has not got.
-        self._epoll = select.epoll()
-        self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._epoll.register(self._mountinfo, select.EPOLLPRI)
-        self._delay = _NOTICE_DELAY
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._epoll.fileno(), self._changed)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
-        os.close(self._mountinfo)
-
-    def _changed(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
-        self._timer = self._loop.call_later(self._delay, self._look)
-
-    def _look(self) -> None:
-        self._epoll.poll(0)
-        self._loop.add_reader(self._epoll.fileno(), self._changed)
-        start = self._loop.time()
-        try:
-            self._registry.refresh()
-        except (Error, OSError) as error:
-            logger.error("The holder cannot be looked at: %s", error)
-        self._delay = max(_NOTICE_DELAY, 10 * (self._loop.time() - start))
+    runtime_directory: Path
+    config_directory: Path
+    launcher: str  # auto, systemd, fork
+    address: str  # of the bus
 
 
-async def run(settings: config.Config, runtime_directory: Path, address: str) -> int:
+async def run(chosen: Settings) -> int:
     """Serve until told to stop.  Returns the exit status.
 
-    Raises: StartError, errors.Error, OSError.
+    Raises: StartError, config.ConfigError, errors.Error, OSError.
     """
     stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _set, stop, number.name)
-    holder = Holder.ensure(str(runtime_directory))
-    limits = Limits(settings.max_namespaces, settings.max_namespaces_per_user)
-    registry = Registry(holder, MetadataStore(holder.runtime_directory), limits)
+    configured = config.load(chosen.config_directory)
+    holder = Holder.ensure(str(chosen.runtime_directory))
+    registry = Registry(holder, MetadataStore(holder.runtime_directory), _limits(configured))
     try:
         registry.recover()
-        bus = await Bus.connect(address)
+        bus = await Bus.connect(chosen.address)
         try:
-            return await _serve(bus, registry, settings, stop)
+            service = Service(bus, registry, await _starter(bus, registry, chosen))
+            return await Daemon(bus, registry, service, chosen, configured).serve(stop)
         finally:
             bus.close()
     except stream.ConnectError as error:
@@ -95,53 +76,118 @@ async def run(settings: config.Config, runtime_directory: Path, address: str) ->
     except Disconnected as error:
         raise StartError(f"The bus ended the connection: {error}.") from None
     except CallError as error:
-        raise StartError(f"The bus at {address} does not answer as a bus does: {error}.") from None
+        raise StartError(f"The bus at {chosen.address} does not answer as a bus does: {error}.") from None
     finally:
         registry.close()
 
 
-async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: asyncio.Future[str]) -> int:
-    service = Service(bus, registry)
-    service.start()
-    try:
-        owned = await bus.request_name(BUS_NAME)
-    except CallError as error:
-        raise StartError(
-            f"The bus does not let us own {BUS_NAME}: {error.message}. Is its policy file installed?"
-        ) from None
-    if not owned:
-        raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
-    notice = Notice(registry)
-    idle = asyncio.ensure_future(_until_idle(service, settings.idle_timeout_sec))
-    _tell_systemd(f"READY=1\nSTATUS=Keeping namespaces in {registry.holder.path}")
-    logger.info(
-        "mountnsd %s keeps %d namespaces in %s", mountnsd.__version__, len(registry), registry.holder.path
-    )
-    try:
-        await asyncio.wait((stop, bus.ended, idle), return_when=asyncio.FIRST_COMPLETED)
-        if bus.ended.done() and not stop.done():
-            logger.error("The connection to the bus has ended: %s", bus.ended.result())
-            return 1
-        _tell_systemd("STOPPING=1")
-        if not stop.done():  # idle: let go of the name first, so that later calls start us again
-            await bus.release_name(BUS_NAME)
-        return 0
-    finally:
-        idle.cancel()
-        notice.close()
-        await service.close()
-        await bus.drain()
+async def _starter(bus: Bus, registry: Registry, chosen: Settings) -> Starter:
+    """What starts processes: systemd where it runs and is on our bus, unless we were told otherwise."""
+    systemd_units = Units(bus)
+    with_systemd = chosen.launcher == "systemd"
+    if chosen.launcher == "auto":
+        with_systemd = bool(systemd.booted()) and await systemd_units.there()
+    if not with_systemd:
+        return Launcher()
+    records = Records(registry.holder.runtime_directory)
+    return TransientLauncher(systemd_units, records, lambda name: registry.find(name) is not None)
 
 
-async def _until_idle(service: Service, seconds: int) -> None:
-    """Wait until nothing was asked, and nothing that we started has run, for so many seconds; 0: for ever."""
-    if not seconds:
-        await asyncio.get_running_loop().create_future()
-    while True:
-        left = service.last_call + seconds - asyncio.get_running_loop().time()
-        if left <= 0 and not service.busy:
+def _limits(configured: config.Config) -> Limits:
+    return Limits(configured.max_namespaces, configured.max_namespaces_per_user)
+
+
+class Daemon:
+    """From owning the name to giving it up."""
+
+    def __init__(
+        self, bus: Bus, registry: Registry, service: Service, chosen: Settings, configured: config.Config
+    ) -> None:
+        self._bus = bus
+        self._registry = registry
+        self._service = service
+        self._chosen = chosen
+        self._configured = configured
+        self._idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idling: asyncio.Future[None] = self._idle
+
+    async def serve(self, stop: asyncio.Future[str]) -> int:
+        """Serve until told to stop, idle for long enough, or cut off from the bus.  Returns the exit status.
+
+        Raises: StartError, Disconnected.
+        """
+        service = self._service
+        service.start()
+        try:
+            owned = await self._bus.request_name(BUS_NAME)
+        except CallError as error:
+            raise StartError(
+                f"The bus does not let us own {BUS_NAME}: {error.message}. Is its policy file installed?"
+            ) from None
+        if not owned:
+            raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
+        await service.entering.recover()
+        notice = Notice(self._registry)
+        alive = asyncio.ensure_future(_keep_alive())
+        self._idling = asyncio.ensure_future(self._until_idle())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        holder = self._registry.holder.path
+        _tell_systemd(f"READY=1\nSTATUS=Keeping namespaces in {holder}")
+        logger.info(
+            "mountnsd %s keeps %d namespaces in %s", mountnsd.__version__, len(self._registry), holder
+        )
+        try:
+            await asyncio.wait((stop, self._bus.ended, self._idle), return_when=asyncio.FIRST_COMPLETED)
+            if self._bus.ended.done() and not stop.done():
+                logger.error("The connection to the bus has ended: %s", self._bus.ended.result())
+                return 1
+            _tell_systemd("STOPPING=1")
+            if not stop.done():  # idle: let go of the name first, so that later calls start us again
+                await self._bus.release_name(BUS_NAME)
+            return 0
+        finally:
+            self._idling.cancel()
+            alive.cancel()
+            notice.close()
+            await service.close()
+            await self._bus.drain()
+
+    def _reload(self) -> None:
+        """Read the configuration again; one that cannot be used changes nothing."""
+        _tell_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._configured = config.load(self._chosen.config_directory)
+        except config.ConfigError as error:
+            logger.error("The configuration stays as it was: %s", error)
+        else:
+            self._registry.limits = _limits(self._configured)
+            self._service.limits_changed()
+            self._idling.cancel()
+            self._idling = asyncio.ensure_future(self._until_idle())
+            logger.info("The configuration was read again")
+        _tell_systemd("READY=1")
+
+    async def _until_idle(self) -> None:
+        """Wait until nothing was asked, and nothing that we started has run, for as long as is configured."""
+        seconds = self._configured.idle_timeout_sec
+        if not seconds:
             return
-        await asyncio.sleep(max(left, 1.0))
+        while True:
+            left = self._service.last_call + seconds - asyncio.get_running_loop().time()
+            if left <= 0 and not self._service.busy:
+                self._idle.set_result(None)
+                return
+            await asyncio.sleep(max(left, 1.0))
+
+
+async def _keep_alive() -> None:
+    """Tell systemd's watchdog, if we have one, that the event loop turns; sd_watchdog_enabled(3)."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    if not usec.isdecimal() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    while True:
+        _tell_systemd("WATCHDOG=1")
+        await asyncio.sleep(int(usec) / 2_000_000)
 
 
 def _tell_systemd(state: str) -> None:
@@ -195,6 +241,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--log-target", choices=("auto", "journal", "stderr"), default="auto", help="default: %(default)s"
     )
     parser.add_argument(
+        "--launcher",
+        choices=("auto", "systemd", "fork"),
+        default="auto",
+        help="who starts what is entered: systemd, in units, or the daemon itself (default: %(default)s)",
+    )
+    parser.add_argument(
         "--allow-foreign-namespace",
         action="store_true",
         help="run in another mount namespace than PID 1's (for tests and containers)",
@@ -216,8 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise StartError("mountnsd needs root: start it with 'systemctl start mountnsd' or sudo.")
         _check_mount_namespace(chosen.allow_foreign_namespace)
-        settings = config.load(chosen.config_directory)
-        return asyncio.run(run(settings, chosen.runtime_directory, address))
+        settings = Settings(chosen.runtime_directory, chosen.config_directory, chosen.launcher, address)
+        return asyncio.run(run(settings))
     except (StartError, config.ConfigError, Error, OSError) as error:
         logger.error("%s", error)
         return 1

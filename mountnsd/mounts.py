@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mountnsd import descriptors, helper, names, syscalls
+from mountnsd import helper, names, passing, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
 from mountnsd.mountinfo import Mount
 from mountnsd.namespace import Host, join, mounts_here
@@ -137,7 +137,7 @@ def mount(namespace: int, request: MountRequest) -> None:
 
 def _mount_alone(namespace: int, request: MountRequest) -> None:
     syscalls.unshare(syscalls.CLONE_FILES)
-    descriptors.close_others({namespace})
+    passing.close_others({namespace})
     what = f"Cannot mount {names.shown(request.what)} on {names.shown(request.where)}"
     context = tree = target = -1
     try:

@@ -42,19 +42,24 @@ def escaped(text: str, most: int = 80) -> str:
     return shown(text, most).strip("…")[1:-1].replace("'", "\\'")
 
 
-def to_path(name: str) -> str:
-    """The object path of the namespace `name`.
+def label(text: str) -> str:
+    """Text as the last part of an object path, escaped as sd_bus_path_encode(3) does.
 
-    Escaped as sd_bus_path_encode(3) does: every byte outside `[A-Za-z0-9]`, and a leading digit, becomes `_xx`.
+    Every byte outside `[A-Za-z0-9]`, and a leading digit, becomes `_xx`.
     """
     first = True
     out = []
-    for byte in name.encode():
+    for byte in text.encode():
         character = chr(byte)
         plain = character.isascii() and (character.isalpha() or (character.isdigit() and not first))
         out.append(character if plain else f"_{byte:02x}")
         first = False
-    return NAMESPACE_PREFIX + ("".join(out) or "_")
+    return "".join(out) or "_"
+
+
+def to_path(name: str) -> str:
+    """The object path of the namespace `name`."""
+    return NAMESPACE_PREFIX + label(name)
 
 
 def from_path(path: str) -> str | None:
@@ -64,8 +69,8 @@ def from_path(path: str) -> str | None:
     """
     if not path.startswith(NAMESPACE_PREFIX):
         return None
-    label = path[len(NAMESPACE_PREFIX) :]
-    if len(label) > 3 * MAX_LENGTH or not _ESCAPED.fullmatch(label):
+    rest = path[len(NAMESPACE_PREFIX) :]
+    if len(rest) > 3 * MAX_LENGTH or not _ESCAPED.fullmatch(rest):
         return None
-    name = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), label)
+    name = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), rest)
     return name if is_valid(name) and to_path(name) == path else None

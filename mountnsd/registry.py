@@ -12,7 +12,7 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -67,13 +67,21 @@ class Limits:
     per_owner: int = 256
 
 
+async def _nothing(_: str) -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Listener:
-    """Who is told of changes.  `changed` comes for the same namespace in another state."""
+    """Who is told of changes.  `changed` comes for the same namespace in another state.
+
+    `ending` is waited for before the processes inside a namespace are killed: it ends those that it knows better.
+    """
 
     added: Callable[[Namespace], None] = lambda _: None
     removed: Callable[[Namespace], None] = lambda _: None
     changed: Callable[[Namespace], None] = lambda _: None
+    ending: Callable[[str], Awaitable[None]] = _nothing
 
 
 @dataclass(slots=True)
@@ -267,7 +275,8 @@ class Registry:
         async with self._reserved(found.name):
             self._check_current(found)
             inside = processes.inside(found.inode)
-            if inside and options.kill:
+            if options.kill:
+                await self.listener.ending(found.name)
                 await processes.end(found.inode)
                 left = processes.inside(found.inode)
                 if left:

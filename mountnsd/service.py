@@ -33,6 +33,7 @@ from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERT
 from mountnsd.methods import Methods
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Listener, Namespace, Registry
+from mountnsd.running import Starter
 from mountnsd.standard import Standard
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ _COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
 class Service:
     """Serves one registry on one bus."""
 
-    def __init__(self, bus: Bus, registry: Registry) -> None:
+    def __init__(self, bus: Bus, registry: Registry, starter: Starter) -> None:
         self._bus = bus
         self._registry = registry
         self._callers = Callers(bus)
@@ -53,7 +54,8 @@ class Service:
         self._interfaces = interface.load_all()
         self._standard = Standard(registry, self._interfaces)
         methods = Methods(registry)
-        self.entering = Entering(bus, registry, methods)
+        self._starter = starter
+        self.entering = Entering(bus, registry, methods, starter)
         self._table: dict[tuple[str, str], Entry] = {
             **self._standard.entries(),
             **methods.entries(),
@@ -61,9 +63,10 @@ class Service:
         }
         self._pending: Counter[int] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
         self.last_call = asyncio.get_running_loop().time()
-        registry.listener = Listener(self._added, self._removed, self._changed)
+        registry.listener = Listener(self._added, self._removed, self._changed, starter.end_all)
 
     def start(self) -> None:
         """Take calls."""
@@ -81,6 +84,10 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.entering.close()
+        for chore in list(self._chores):
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        await self._starter.close()
         if self._count_timer is not None:
             self._count_timer.cancel()
         self._registry.listener = Listener()
@@ -210,6 +217,9 @@ class Service:
         self._bus.signal(names.ROOT_PATH, MANAGER, "NamespaceRemoved", "so", found.name, path)
         self._bus.signal(names.ROOT_PATH, OBJECT_MANAGER, "InterfacesRemoved", "oas", path, [NAMESPACE])
         self._count_changed()
+        chore = asyncio.ensure_future(self._tell_starter(found.name))
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
         log.info(
             "Namespace %s is gone: mnt:[%d]",
             found.name,
@@ -217,9 +227,23 @@ class Service:
             extra={"mountns_name": found.name, "mountns_inode": found.inode},
         )
 
+    async def _tell_starter(self, name: str) -> None:
+        """Nobody waits for it, so nobody else would hear of a fault."""
+        try:
+            await self._starter.namespace_gone(name)
+        except Disconnected:
+            pass
+        except Exception:
+            log.exception("The units of namespace %s could not be looked after", name)
+
     def _changed(self, found: Namespace) -> None:
         changed = self._standard.namespace_properties(found, ("State",))
         self._properties_changed(names.to_path(found.name), NAMESPACE, changed)
+
+    def limits_changed(self) -> None:
+        """Tell everybody of limits that were configured anew."""
+        changed = self._standard.manager_properties(("MaxNamespaces",))
+        self._properties_changed(names.ROOT_PATH, MANAGER, changed)
 
     def _count_changed(self) -> None:
         if self._count_timer is None:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from mountnsd import disposal
-from mountnsd.descriptors import receive
 from mountnsd.frames import Frame, Framer, ProtocolError
+from mountnsd.passing import receive
 
 log = logging.getLogger(__name__)
 

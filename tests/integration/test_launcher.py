@@ -177,10 +177,10 @@ def test_a_process_that_cannot_be_held_is_not_started(inside: int, monkeypatch: 
 
 def test_as_much_as_is_let_through_does_run(inside: int) -> None:
     argv = ["true", *("x" * 99 for _ in range(1200)), "y" * 1000]
-    launcher.check(argv, {}, 0, {}, None)
+    program.check(argv, {}, 0, {}, None)
     run_now(inside, *argv)
-    longest = ["true", "x" * (launcher.MAX_ARGUMENTS - 23)]
-    launcher.check(longest, {}, 0, {}, None)
+    longest = ["true", "x" * (program.MAX_ARGUMENTS - 23)]
+    program.check(longest, {}, 0, {}, None)
     run_now(inside, *longest)
 
 

@@ -20,6 +20,7 @@ from mountnsd.callers import Caller
 from mountnsd.descriptors import Descriptors
 from mountnsd.errors import AccessDenied, Error, InvalidArgs
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.launcher import Launcher
 from mountnsd.registry import Registry
 from mountnsd.service import Service
 
@@ -117,7 +118,7 @@ class World:
 
     def __init__(self) -> None:
         self.bus = RecordingBus()
-        self.service = Service(self.bus, cast(Registry, NoNamespaces()))
+        self.service = Service(self.bus, cast(Registry, NoNamespaces()), Launcher())
         self.asked: list[tuple[str, dict[str, str], bool]] = []
         self.allow = True
         self.service._authority.check = self._check  # type: ignore[assignment,method-assign]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from jeepney.low_level import Endianness, parse_signature
 
 from mountnsd import disposal, frames
-from mountnsd.descriptors import Descriptors, unpack
+from mountnsd.descriptors import Descriptors
+from mountnsd.passing import unpack
 from mountnsd.frames import Frame, Framer, MalformedMessage, ProtocolError
 
 LIMIT = frames.MAX_MESSAGE

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mountnsd import launcher
+from mountnsd import program
 from mountnsd.errors import InvalidArgs
 
 words = st.text(max_size=20).map(lambda text: text.replace("\0", ""))
@@ -16,14 +16,14 @@ words = st.text(max_size=20).map(lambda text: text.replace("\0", ""))
 
 @given(
     argv=st.lists(words.filter(bool), max_size=5),
-    fds=st.dictionaries(st.integers(0, launcher.MAX_FD), st.integers(0, 15), max_size=16),
+    fds=st.dictionaries(st.integers(0, program.MAX_FD), st.integers(0, 15), max_size=16),
     env=st.dictionaries(words.filter(lambda key: key and "=" not in key), words, max_size=5),
     cwd=st.none() | words.map(lambda text: "/" + text),
 )
 def test_what_the_kernel_takes_is_let_through(
     argv: list[str], fds: dict[int, int], env: dict[str, str], cwd: str | None
 ) -> None:
-    launcher.check(argv, fds, 16, env, cwd, tty=0 in fds)
+    program.check(argv, fds, 16, env, cwd, tty=0 in fds)
 
 
 @given(
@@ -38,7 +38,7 @@ def test_whatever_is_let_through_is_sound(
     argv: list[str], fds: dict[int, int], count: int, env: dict[str, str], cwd: str | None, tty: bool
 ) -> None:
     with contextlib.suppress(InvalidArgs):
-        launcher.check(argv, fds, count, env, cwd, tty=tty)
+        program.check(argv, fds, count, env, cwd, tty=tty)
         assert not any("\0" in text for text in (*argv, *env, *env.values(), cwd or "/"))
         assert all(argv[:1])
         assert all(key and "=" not in key for key in env)
@@ -53,8 +53,8 @@ def test_whatever_is_let_through_is_sound(
         ({"argv": [""]}, "argv"),
         ({"argv": ["a\0b"]}, "NUL"),
         ({"argv": ["\ud800"]}, "UTF-8"),
-        ({"argv": ["x" * launcher.MAX_ARGUMENTS]}, "131072"),
-        ({"argv": ["x"] * (launcher.MAX_ARGUMENTS // 10 + 1)}, "131072"),
+        ({"argv": ["x" * program.MAX_ARGUMENTS]}, "131072"),
+        ({"argv": ["x"] * (program.MAX_ARGUMENTS // 10 + 1)}, "131072"),
         ({"env": {"": "x"}}, "environment"),
         ({"env": {"A=B": "x"}}, "'A=B'"),
         ({"env": {"A": "x\0"}}, "env"),
@@ -69,9 +69,9 @@ def test_whatever_is_let_through_is_sound(
 )
 def test_what_is_refused_is_named(changes: dict[str, Any], says: str) -> None:
     values: dict[str, Any] = {"argv": ["true"], "fds": {0: 0}, "fd_count": 1, "env": {}, "cwd": None}
-    launcher.check(**values)
+    program.check(**values)
     with pytest.raises(InvalidArgs) as caught:
-        launcher.check(**(values | changes))
+        program.check(**(values | changes))
     assert says in caught.value.message
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 300

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who had which process entered: one JSON file each, so that the next daemon can tell him how it ended.
+
+A file is there from before its unit is started until after that was seen to end.  It is named by the sixteen
+hexadecimal digits that tell the unit from others.
+
+Out of scope: whether there is such a unit (transient.py).  A file that is garbled, foreign or not root's is dropped.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+import stat
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from mountnsd import names
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = "entered"
+_SUFFIX = ".json"
+_NUMBER = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_MAX_SIZE = 4096
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose doing a process in a namespace is.
+
+    Arguments: namespace, inode: where it was entered; uid: of the caller; caller: his connection's unique name;
+        bus: the id of the bus that the connection is on, since another bus gives the same names to others;
+        kill_on_disconnect: whether it ends with that connection.
+    """
+
+    namespace: str
+    inode: int
+    uid: int
+    caller: str
+    bus: str = ""
+    kill_on_disconnect: bool = False
+
+
+class Records:
+    """The directory of these files in one runtime directory."""
+
+    def __init__(self, runtime_directory: str) -> None:
+        """Make and open the directory.  Raises OSError."""
+        path = os.path.join(runtime_directory, DIRECTORY)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.fchmod(self._fd, 0o700)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def write(self, origin: Origin) -> str:
+        """Keep `origin`; returns its number.  Raises OSError (ENOSPC)."""
+        number = secrets.token_hex(8)
+        new = f".{number}.new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                json.dump(asdict(origin), file)
+            os.rename(new, number + _SUFFIX, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except BaseException:
+            self._unlink(new)
+            raise
+        return number
+
+    def remove(self, number: str) -> None:
+        """Forget it; harmless where there is none."""
+        self._unlink(number + _SUFFIX)
+
+    def all(self) -> dict[str, Origin]:
+        """What is kept, by number; what cannot be believed is dropped."""
+        found = {}
+        for entry in os.listdir(self._fd):
+            number = entry.removesuffix(_SUFFIX)
+            if _NUMBER.fullmatch(number) and entry.endswith(_SUFFIX):
+                origin = self._read(entry)
+                if origin is not None:
+                    found[number] = origin
+                    continue
+            log.warning("Dropped what tells of no process that was entered: %s", names.shown(entry))
+            self._unlink(entry)
+        return found
+
+    def _read(self, entry: str) -> Origin | None:
+        try:
+            fd = os.open(entry, _OPEN, dir_fd=self._fd)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+                return None
+            text = file.read(_MAX_SIZE + 1)
+        try:
+            return _decode(text)
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def _unlink(self, entry: str) -> None:
+        try:
+            os.unlink(entry, dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:  # a directory, say: not ours
+            log.warning("Left alone among the records: %s: %s", names.shown(entry), error.strerror)
+
+
+def _decode(text: bytes) -> Origin:
+    """Raises ValueError or TypeError for anything that `write` would not have written."""
+    if len(text) > _MAX_SIZE:
+        raise ValueError("too long")
+    origin = Origin(**json.loads(text))
+    if not all(type(number) is int for number in (origin.inode, origin.uid)):
+        raise TypeError("a number is none")
+    if not 0 <= origin.inode < 1 << 64 or not 0 <= origin.uid < 1 << 32:
+        raise ValueError("a number is out of range")
+    if not all(isinstance(word, str) for word in (origin.namespace, origin.caller, origin.bus)):
+        raise TypeError("a text is none")
+    if not isinstance(origin.kill_on_disconnect, bool):
+        raise TypeError("a switch is none")
+    if not names.is_valid(origin.namespace) or not origin.caller.startswith(":"):
+        raise ValueError("a name is none")
+    return origin

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""systemd's units, over the bus: names, start, state, end.
+
+Out of scope: what is in them (transient.py).
+
+Sources: org.freedesktop.systemd1(5), systemd.unit(5), systemd.slice(5), systemd-escape(1).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from mountnsd import names
+from mountnsd.bus import Bus, CallError, Variant
+
+SYSTEMD = "org.freedesktop.systemd1"
+_PATH = "/org/freedesktop/systemd1"
+_UNIT_PATH = _PATH + "/unit/"
+_MANAGER = SYSTEMD + ".Manager"
+_UNIT = SYSTEMD + ".Unit"
+_SERVICE = SYSTEMD + ".Service"
+SLICE = SYSTEMD + ".Slice"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+_GONE = (
+    SYSTEMD + ".NoSuchUnit",
+    SYSTEMD + ".NotReferenced",
+    SYSTEMD + ".LoadFailed",
+    "org.freedesktop.DBus.Error.UnknownObject",
+)
+
+_PREFIX = "mountns-"
+_MAX_NAME = 255  # UNIT_NAME_MAX
+_MAX_STEM = _MAX_NAME - len(_PREFIX) - len("-0123456789abcdef.service")
+
+
+def slice_of(namespace: str) -> str:
+    """The slice of what is entered into a namespace; it lies in mountns.slice."""
+    return f"{_PREFIX}{_stem(namespace)}.slice"
+
+
+def service_in(namespace: str, number: str) -> str:
+    """The unit of one process that is entered, `number` being 16 hexadecimal digits."""
+    return f"{_PREFIX}{_stem(namespace)}-{number}.service"
+
+
+def keeper_of(namespace: str) -> str:
+    """The unit that makes a namespace when it is started, and destroys it when it is stopped."""
+    return f"mountns@{namespace}.service"
+
+
+def _stem(namespace: str) -> str:
+    """A name as a part of a unit's, escaped as systemd-escape(1) does: a dash would mean a slice in a slice.
+
+    One that gets too long so is cut, and told apart by a hash, as systemd does with the units of long mount points.
+    """
+    escaped = namespace.replace("-", "\\x2d")
+    if len(escaped) <= _MAX_STEM:
+        return escaped
+    mark = "_" + hashlib.sha256(namespace.encode()).hexdigest()[:16]
+    return escaped[: _MAX_STEM - len(mark)].removesuffix("\\").removesuffix("\\x").removesuffix("\\x2") + mark
+
+
+@dataclass(frozen=True, slots=True)
+class Main:
+    """How the main process of a service does: `pid` is 0 before it started, `code` (si_code) until it has ended."""
+
+    pid: int
+    code: int
+    status: int
+
+
+class Units:
+    """The service manager, as one of its clients."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def there(self) -> bool:
+        """Whether a service manager is on this bus.  Raises Disconnected."""
+        (owned,) = await self._bus.call_driver("NameHasOwner", "s", SYSTEMD)
+        return bool(owned)
+
+    async def start(self, name: str, properties: dict[str, Variant], fds: list[int]) -> None:
+        """Start a transient unit; returns when it is on its way.
+
+        Arguments: fds: what handles in the properties point at; ours no more.
+        Raises: CallError, Disconnected.
+        """
+        settings = [[key, value] for key, value in properties.items()]
+        signature = "ssa(sv)a(sa(sv))"
+        body: tuple[Any, ...] = (name, "fail", settings, [])
+        await self._bus.call(SYSTEMD, _PATH, _MANAGER, "StartTransientUnit", signature, body, fds=fds)
+
+    async def stop(self, name: str, mode: str = "replace") -> None:
+        """Have a unit stopped; returns when that is on its way, or when there is none.
+
+        Raises: CallError, Disconnected.
+        """
+        await self._call_if_there("StopUnit", "ss", name, mode)
+
+    async def kill(self, name: str, number: int) -> None:
+        """Send a signal to every process of a unit.  Raises as `stop`."""
+        await self._call_if_there("KillUnit", "ssi", name, "all", number)
+
+    async def hold(self, name: str) -> None:
+        """Keep what systemd knows of a unit, though it ends, until `release` or our end.  Raises as `stop`."""
+        await self._call_if_there("RefUnit", "s", name)
+
+    async def release(self, name: str) -> None:
+        """Take back `hold`, or the property AddRef; harmless without.  Raises as `stop`."""
+        await self._call_if_there("UnrefUnit", "s", name)
+
+    async def reset(self, name: str) -> None:
+        """Forget that a unit has failed.  Raises as `stop`."""
+        await self._call_if_there("ResetFailedUnit", "s", name)
+
+    async def active(self, name: str) -> bool:
+        """Whether a unit is there and neither on its way up nor down.  Raises CallError, Disconnected."""
+        try:
+            await self._manager("GetUnit", "s", name)  # a look at its properties would load it
+        except CallError as error:
+            if error.name in _GONE:
+                return False
+            raise
+        return bool(await self._get(name, _UNIT, "ActiveState") == "active")
+
+    async def sub_state(self, name: str) -> str:
+        """What a unit does: running, exited, failed, dead ….  Raises CallError, Disconnected."""
+        return str(await self._get(name, _UNIT, "SubState") or "dead")
+
+    async def control_group(self, name: str, kind: str = _SERVICE) -> str:
+        """The control group of a unit below the root of all, or "" where it has none.  Raises as `sub_state`."""
+        return str(await self._get(name, kind, "ControlGroup") or "")
+
+    async def main(self, name: str) -> Main | None:
+        """How the main process of a service does, or None where the unit is not there.  Raises as `sub_state`."""
+        commands = await self._get(name, _SERVICE, "ExecStart")
+        if not commands:
+            return None
+        *_, pid, code, status = commands[0]
+        return Main(pid, code, status)
+
+    async def _manager(self, member: str, signature: str, *body: Any) -> list[Any]:
+        return await self._bus.call(SYSTEMD, _PATH, _MANAGER, member, signature, body)
+
+    async def _call_if_there(self, member: str, signature: str, *body: Any) -> None:
+        try:
+            await self._manager(member, signature, *body)
+        except CallError as error:
+            if error.name not in _GONE:
+                raise
+
+    async def _get(self, name: str, interface: str, key: str) -> Any:
+        try:
+            path = _UNIT_PATH + names.label(name)
+            (value,) = await self._bus.call(SYSTEMD, path, _PROPERTIES, "Get", "ss", (interface, key))
+        except CallError as error:
+            if error.name in _GONE:
+                return None
+            raise
+        return value.value
