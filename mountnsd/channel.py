@@ -25,6 +25,7 @@ _HINTS = {
     ("TIOCSCTTY", errno.EPERM): "The terminal has a session already, or is not readable; pass a new one.",
     ("setns", errno.EPERM): "The daemon lacks CAP_SYS_ADMIN or CAP_SYS_CHROOT.",
     ("setns", errno.EINVAL): "What was opened is no mount namespace.",
+    ("start", errno.ECANCELED): "It was killed, or could not be started; 'journalctl -b -e' may say more.",
     ("fork", errno.EAGAIN): "The daemon has as many processes as its limit allows; end some.",
 }
 _DEFAULT_HINT = "The daemon's log may say more."

@@ -259,10 +259,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parse(sys.argv[1:] if arguments is None else arguments)
     log.set_up(chosen.log_target)
     os.umask(0o022)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (most, most)
-    )  # what runs inside gets the usual soft limit back
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != most:  # what runs inside gets the usual soft limit back
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or stream.DEFAULT_ADDRESS
     try:
         if os.geteuid() != 0:

@@ -15,12 +15,11 @@ import fcntl
 import json
 import logging
 import os
-import stat
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mountnsd import names
+from mountnsd import names, rootfile
 from mountnsd.errors import Failed
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ _SUFFIX = ".json"
 _NEW_SUFFIX = ".json.new"
 _LOCK = "lock"  # in the runtime directory
 _MAX_SIZE = 64 * 1024
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +142,16 @@ class MetadataStore:
 
     def _read(self, name: str, entry: str) -> Metadata | None:
         try:
-            fd = os.open(entry, _OPEN, dir_fd=self._fd)
+            return _decode(rootfile.read(entry, _MAX_SIZE, self._fd))
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warning("Metadata of namespace %s cannot be read: %s", name, error.strerror)
-            return None
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-            os.close(fd)
-            log.warning("Metadata of namespace %s is no plain file of root's: ignored", name)
-            return None
-        with os.fdopen(fd, "rb") as file:
-            text = file.read(_MAX_SIZE + 1)
-        try:
-            return _decode(text)
+        except rootfile.Untrusted as error:
+            log.warning("Metadata of namespace %s is ignored: %s", name, error)
         except (ValueError, TypeError, RecursionError):
             log.warning("Metadata of namespace %s is garbled: ignored", name)
-            return None
+        return None
 
     def _unlink(self, entry: str) -> None:
         try:
@@ -174,8 +164,6 @@ class MetadataStore:
 
 def _decode(text: bytes) -> Metadata:
     """Raises ValueError or TypeError for anything that `prepare` would not have written."""
-    if len(text) > _MAX_SIZE:
-        raise ValueError("too long")
     value = json.loads(text)
     metadata = Metadata(**value)
     numbers = (metadata.inode, metadata.id, metadata.owner, metadata.created_usec)

@@ -12,11 +12,10 @@ import logging
 import os
 import re
 import secrets
-import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from mountnsd import names
+from mountnsd import names, rootfile
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,6 @@ DIRECTORY = "entered"
 _SUFFIX = ".json"
 _NUMBER = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _MAX_SIZE = 4096
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +90,8 @@ class Records:
 
     def _read(self, entry: str) -> Origin | None:
         try:
-            fd = os.open(entry, _OPEN, dir_fd=self._fd)
-        except OSError:
-            return None
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-                return None
-            text = file.read(_MAX_SIZE + 1)
-        try:
-            return _decode(text)
-        except (ValueError, TypeError, RecursionError):
+            return _decode(rootfile.read(entry, _MAX_SIZE, self._fd))
+        except (OSError, rootfile.Untrusted, ValueError, TypeError, RecursionError):
             return None
 
     def _unlink(self, entry: str) -> None:
@@ -116,8 +105,6 @@ class Records:
 
 def _decode(text: bytes) -> Origin:
     """Raises ValueError or TypeError for anything that `write` would not have written."""
-    if len(text) > _MAX_SIZE:
-        raise ValueError("too long")
     origin = Origin(**json.loads(text))
     if not all(type(number) is int for number in (origin.inode, origin.uid)):
         raise TypeError("a number is none")

@@ -15,111 +15,29 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mountnsd import cgroup, handover, names, program, starter, units
-from mountnsd.bus import CallError, Disconnected, Variant
+from mountnsd import cgroup, handover, names, program, starter, units, waiting
+from mountnsd.bus import CallError, Variant
 from mountnsd.channel import failure_of, follow
 from mountnsd.errors import EnterFailed
 from mountnsd.program import Request
 from mountnsd.records import Origin, Records
+from mountnsd.unitprocess import UnitProcess
 from mountnsd.units import Units
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 # Python's own flags: isolated, and without site-packages.
 _STARTER = (sys.executable or "/usr/bin/python3", "-I", "-S", str(Path(starter.__file__).resolve()))
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a unit is stopped
-_BEGIN = 30.0  # seconds that systemd and the starter may take until the process says who it is
+_BEGIN = 20.0  # seconds that systemd and the starter may take until the process says who it is
 _UCRED = struct.Struct("3i")
-_UNKNOWN = (os.CLD_EXITED, 255)  # where nobody can know how a process ended
-
-
-class UnitProcess:
-    """A process that was entered, until its unit has been seen to end.
-
-    Attributes: pid; pidfd: ours until `close`; exited: as of launcher.Process; over: done when the unit is gone.
-    """
-
-    def __init__(self, owner: "TransientLauncher", number: str, origin: Origin, pid: int, pidfd: int) -> None:
-        """Take over `pidfd` (-1 where the process has ended), and watch over the unit in the running event loop."""
-        self.pid = pid
-        self.pidfd = pidfd
-        self.origin = origin
-        self.number = number
-        self.unit = units.service_in(origin.namespace, number)
-        self._owner = owner
-        loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[tuple[int, int]] = loop.create_future()
-        self.over: asyncio.Future[None] = loop.create_future()
-        self._running = pidfd >= 0
-        self._closed = False
-        self._task = asyncio.ensure_future(self._watch())
-
-    async def kill(self) -> None:
-        """Send SIGKILL to all that is in the unit."""
-        await _tolerant(self._owner.units.kill(self.unit, signal.SIGKILL))
-
-    async def stop(self) -> None:
-        """Have the unit stopped: SIGTERM and SIGHUP, then SIGKILL, to all that is in it."""
-        await _tolerant(self._owner.units.stop(self.unit))
-
-    def close(self) -> None:
-        """Give up the pidfd.  The unit is watched until nothing is left in it."""
-        self._closed = True
-        self._close_if_unused()
-
-    async def end(self) -> None:
-        """Kill it and give up the pidfd; wait for its end a second, and leave what takes longer to the event loop."""
-        await self.kill()
-        try:
-            await asyncio.wait((self.over,), timeout=1.0)
-        finally:
-            self.close()
-
-    async def forsake(self) -> None:
-        """Watch no longer: the next daemon will."""
-        self._task.cancel()
-        await asyncio.wait((self._task,))
-
-    async def _watch(self) -> None:
-        try:
-            if self._running:
-                await _readable(self.pidfd)
-            status = await self._status()
-            if not self.exited.done():
-                self.exited.set_result(status)
-            self._close_if_unused()
-            await self._owner.see_off(self)
-            self.over.set_result(None)
-        except Disconnected:
-            pass  # the daemon ends; the next one goes on from here
-        except Exception:
-            log.exception("The unit %s cannot be watched", self.unit)
-
-    async def _status(self) -> tuple[int, int]:
-        """How the main process ended, by systemd's word, which may be a moment late."""
-        async for _ in _patience(10.0):
-            with contextlib.suppress(CallError):  # it is busy
-                main = await self._owner.units.main(self.unit)
-                if main is None:
-                    break
-                if main.code:
-                    return main.code, main.status
-        log.warning("How the process of %s ended is not known", self.unit)
-        return _UNKNOWN
-
-    def _close_if_unused(self) -> None:
-        if self._closed and self._task.done() | self.exited.done() and self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
 
 
 class TransientLauncher:
@@ -130,7 +48,7 @@ class TransientLauncher:
     """
 
     def __init__(self, systemd: Units, records: Records, kept: Callable[[str], bool]) -> None:
-        self.units = systemd
+        self._units = systemd
         self._records = records
         self._kept = kept
         self._processes: dict[str, UnitProcess] = {}
@@ -162,7 +80,7 @@ class TransientLauncher:
             with contextlib.ExitStack() as stack:
                 channel = await self._begin(request, origin, number, what, stack)
                 pid, pidfd = await _introduced(channel, what)
-                process = UnitProcess(self, number, origin, pid, pidfd)
+                process = UnitProcess(self._units, number, origin, pid, pidfd, self._see_off)
                 self._processes[number] = process
                 begun = True
                 try:
@@ -182,7 +100,7 @@ class TransientLauncher:
         """
         found = []
         for number, origin in self._records.all().items():
-            process = await _tolerant(self._adopt(number, origin))
+            process = await units.tolerant(self._adopt(number, origin))
             if process is not None:
                 self._processes[number] = process
                 found.append((origin, process))
@@ -190,12 +108,14 @@ class TransientLauncher:
 
     async def _adopt(self, number: str, origin: Origin) -> UnitProcess | None:
         unit = units.service_in(origin.namespace, number)
-        main = await self.units.main(unit)
+        main = await self._units.main(unit)
         if main is None or not main.pid:
             await self._abandon(number, origin)
             return None
-        await self.units.hold(unit)
-        return UnitProcess(self, number, origin, main.pid, await self._pidfd(unit, main))
+        await self._units.hold(unit)
+        return UnitProcess(
+            self._units, number, origin, main.pid, await self._pidfd(unit, main), self._see_off
+        )
 
     async def _pidfd(self, unit: str, main: units.Main) -> int:
         """A pidfd of the main process of a unit; -1 where it has ended."""
@@ -205,7 +125,7 @@ class TransientLauncher:
             pidfd = os.pidfd_open(main.pid)
         except ProcessLookupError:
             return -1
-        again = await self.units.main(unit)
+        again = await self._units.main(unit)
         if again is None or again.code:  # then the pid may be another process's by now
             os.close(pidfd)
             return -1
@@ -222,16 +142,16 @@ class TransientLauncher:
     async def namespace_gone(self, namespace: str) -> None:
         """Stop the unit that stands for the namespace if it is active, so that units bound to it stop as well."""
         keeper = units.keeper_of(namespace)
-        if await _tolerant(self.units.active(keeper)):
-            await _tolerant(self.units.stop(keeper, "fail"))
+        if await units.tolerant(self._units.active(keeper)):
+            await units.tolerant(self._units.stop(keeper, "fail"))
         await self._retire_slice(namespace)
 
-    async def see_off(self, process: UnitProcess) -> None:
+    async def _see_off(self, process: UnitProcess) -> None:
         """Take the unit of a process away once nothing is left in it."""
-        async for _ in _patience():
-            state = await _tolerant(self.units.sub_state(process.unit))
+        async for _ in waiting.patience():
+            state = await units.tolerant(self._units.sub_state(process.unit))
             if state == "running":  # the main process has left others behind
-                group = await _tolerant(self.units.control_group(process.unit))
+                group = await units.tolerant(self._units.control_group(process.unit))
                 with contextlib.suppress(OSError):
                     await cgroup.emptied(group or "")
             elif state in ("exited", "failed", "dead"):
@@ -244,17 +164,17 @@ class TransientLauncher:
     async def _abandon(self, number: str, origin: Origin) -> None:
         """Stop a unit, if it is there, and forget it."""
         unit = units.service_in(origin.namespace, number)
-        await _tolerant(self.units.stop(unit))
-        await _tolerant(self.units.reset(unit))
-        await _tolerant(self.units.release(unit))
+        await units.tolerant(self._units.stop(unit))
+        await units.tolerant(self._units.reset(unit))
+        await units.tolerant(self._units.release(unit))
         self._records.remove(number)
 
     async def _retire_slice(self, namespace: str) -> None:
         """Have systemd forget the slice of a namespace that is gone, if nothing is left in it."""
         name = units.slice_of(namespace)
-        if not await _tolerant(self.units.active(name)):
+        if not await units.tolerant(self._units.active(name)):
             return
-        group = await _tolerant(self.units.control_group(name, units.SLICE))
+        group = await units.tolerant(self._units.control_group(name, units.SLICE))
         try:
             empty = not group or not cgroup.populated(group)
         except FileNotFoundError:
@@ -262,7 +182,7 @@ class TransientLauncher:
         except OSError:
             empty = False
         if empty and not self._kept(namespace):
-            await _tolerant(self.units.stop(name, "fail"))
+            await units.tolerant(self._units.stop(name, "fail"))
 
     async def _begin(
         self, request: Request, origin: Origin, number: str, what: str, stack: contextlib.ExitStack
@@ -280,7 +200,6 @@ class TransientLauncher:
             if 0 not in request.numbers:
                 fds[0] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
                 stack.callback(os.close, fds[0])
-            stdin = os.dup(taking.fileno())
         except OSError as error:
             raise failure_of(what, "open", error.errno) from error
         kept = tuple(fd for fd in (1, 2) if fd not in request.numbers)
@@ -288,7 +207,9 @@ class TransientLauncher:
         header, data, sent = handover.pack(plan, kept)
         try:
             unit = units.service_in(origin.namespace, number)
-            await self.units.start(unit, _properties(request, origin, bool(kept)), [stdin])
+            # Ours no more: that nobody has that end is how we see that nothing was started.
+            stdin = taking.detach()
+            await self._units.start(unit, _properties(request, origin, bool(kept)), [stdin])
         except CallError as error:
             raise EnterFailed(
                 what,
@@ -350,7 +271,7 @@ async def _introduced(channel: socket.socket, what: str) -> tuple[int, int]:
     """The pid and a pidfd of the process at the other end, which waits for our word.  Raises EnterFailed."""
     try:
         async with asyncio.timeout(_BEGIN):
-            await _readable(channel.fileno())
+            await waiting.readable(channel.fileno())
         hello, ancillary, _, _ = channel.recvmsg(len(starter.HELLO), socket.CMSG_SPACE(_UCRED.size))
         pid, uid, _ = next(
             (
@@ -367,38 +288,3 @@ async def _introduced(channel: socket.socket, what: str) -> tuple[int, int]:
         raise failure_of(what, "start", errno.ETIMEDOUT) from error
     except OSError as error:
         raise failure_of(what, "pidfd_open", error.errno) from error
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, _settle, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)
-
-
-def _settle(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
-
-
-async def _patience(most: float | None = None) -> AsyncIterator[None]:
-    """Times to look again, ever further apart: at once, then after 1 ms up to 0.5 s; for `most` seconds in all."""
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    pause = 0.001
-    while most is None or loop.time() < start + most:
-        yield
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.5)
-
-
-async def _tolerant(asked: Awaitable[T]) -> T | None:
-    """What systemd answers, or None, logged, where it refuses."""
-    try:
-        return await asked
-    except CallError as error:
-        log.warning("systemd refuses: %s", names.shown(str(error), 300))
-        return None

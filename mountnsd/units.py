@@ -7,11 +7,16 @@ Sources: org.freedesktop.systemd1(5), systemd.unit(5), systemd.slice(5), systemd
 """
 
 import hashlib
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mountnsd import names
 from mountnsd.bus import Bus, CallError, Variant
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SYSTEMD = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
@@ -159,3 +164,12 @@ class Units:
                 return None
             raise
         return value.value
+
+
+async def tolerant(asked: Awaitable[T]) -> T | None:
+    """What systemd answers, or None, logged, where it refuses."""
+    try:
+        return await asked
+    except CallError as error:
+        log.warning("systemd refuses: %s", names.shown(str(error), 300))
+        return None

@@ -32,7 +32,7 @@ from support.entering import (
     waited_for,
 )
 
-from mountnsd import launcher, syscalls
+from mountnsd import program, syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
 from mountnsd.launcher import Launcher

@@ -48,6 +48,8 @@ _POLKIT_POLICY = """\
     <allow own="org.freedesktop.PolicyKit1"/>
     <allow send_destination="org.freedesktop.PolicyKit1" send_interface="org.freedesktop.DBus.Mock"/>
     <allow send_interface="org.freedesktop.PolicyKit1.AuthenticationAgent"/>
+    <allow own="org.freedesktop.systemd1"/>
+    <allow send_destination="org.freedesktop.systemd1"/>
   </policy>
 {polkitd}  <policy context="default">
     <allow send_destination="org.freedesktop.PolicyKit1"/>

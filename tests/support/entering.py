@@ -18,7 +18,8 @@ import pytest
 from mountnsd import syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
-from mountnsd.launcher import Launcher, Request
+from mountnsd.launcher import Launcher
+from mountnsd.program import Request
 
 from . import leaks
 

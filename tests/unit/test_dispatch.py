@@ -19,8 +19,8 @@ from mountnsd.bus import Bus, Call
 from mountnsd.callers import Caller
 from mountnsd.descriptors import Descriptors
 from mountnsd.errors import AccessDenied, Error, InvalidArgs
-from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.launcher import Launcher
+from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Registry
 from mountnsd.service import Service
 

@@ -19,8 +19,8 @@ from jeepney.low_level import Endianness, parse_signature
 
 from mountnsd import disposal, frames
 from mountnsd.descriptors import Descriptors
-from mountnsd.passing import unpack
 from mountnsd.frames import Frame, Framer, MalformedMessage, ProtocolError
+from mountnsd.passing import unpack
 
 LIMIT = frames.MAX_MESSAGE
 ORDERS = {"l": Endianness.little, "B": Endianness.big}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Files that only root can have written: opened without following a link, and looked at before they are read."""
+
+import os
+import stat
+
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class Untrusted(Exception):
+    """Why a file is not to be believed."""
+
+
+def read(path: str, most: int, dir_fd: int | None = None) -> bytes:
+    """The content of a plain file of root's.
+
+    Arguments: path: relative to `dir_fd`, where there is one; most: bytes, more are an error.
+    Raises: Untrusted: it is no plain file, others than root can write it, or it is too long; OSError: ENOENT, ELOOP
+        (a symbolic link), and so on.
+    """
+    fd = os.open(path, _OPEN, dir_fd=dir_fd)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise Untrusted("it is no plain file")
+        if status.st_uid != 0:
+            raise Untrusted("it is not root's")
+        if status.st_mode & 0o022:
+            raise Untrusted("others than root can write it")
+        content = bytearray()
+        while piece := os.read(fd, most + 1 - len(content)):
+            content += piece
+        if len(content) > most:
+            raise Untrusted(f"it is longer than {most} bytes")
+        return bytes(content)
+    finally:
+        os.close(fd)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Who had which process entered: kept for the next daemon."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mountnsd.records import Origin, Records
+
+ORIGIN = Origin("build", 4026532187, 1000, ":1.42", "0123abc", True)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    made = Records(str(tmp_path))
+    yield made
+    made.close()
+
+
+def test_what_is_written_is_there_for_the_next_daemon(records: Records, tmp_path: Path) -> None:
+    number = records.write(ORIGIN)
+    other = records.write(replace(ORIGIN, namespace="other", kill_on_disconnect=False))
+    assert number != other
+    again = Records(str(tmp_path))
+    assert again.all() == {
+        number: ORIGIN,
+        other: replace(ORIGIN, namespace="other", kill_on_disconnect=False),
+    }
+    again.remove(number)
+    again.remove(number)
+    assert again.all().keys() == {other}
+    again.close()
+
+
+def test_nobody_else_can_look(records: Records, tmp_path: Path) -> None:
+    number = records.write(ORIGIN)
+    assert (tmp_path / "entered").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "entered" / f"{number}.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespace": "../etc"},
+        {"namespace": 7},
+        {"inode": -1},
+        {"inode": "1"},
+        {"uid": 1 << 32},
+        {"caller": "org.example"},
+        {"bus": None},
+        {"kill_on_disconnect": 1},
+        {"more": 1},
+    ],
+)
+def test_what_cannot_be_believed_is_dropped(
+    records: Records, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    path = tmp_path / "entered" / "0123456789abcdef.json"
+    path.write_text(json.dumps(asdict(ORIGIN) | changes))
+    assert records.all() == {}
+    assert not path.exists()
+
+
+def test_what_is_no_file_of_ours_is_dropped_or_left_alone(records: Records, tmp_path: Path) -> None:
+    directory = tmp_path / "entered"
+    secret = tmp_path / "secret"
+    secret.write_text(json.dumps(asdict(ORIGIN)))
+    (directory / "0123456789abcde0.json").symlink_to(secret)
+    (directory / "0123456789abcde1.json").mkdir()
+    (directory / ".0123456789abcde2.new").write_text("{")  # a daemon was killed while it wrote
+    (directory / "0123456789abcde3.json").write_text(json.dumps(asdict(ORIGIN)))
+    (directory / "0123456789abcde3.json").chmod(0o666)
+    assert records.all() == {}
+    assert [entry.name for entry in directory.iterdir()] == ["0123456789abcde1.json"]
+    assert secret.exists()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200))
+def test_garbage_is_never_a_fault(records: Records, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "entered" / "0123456789abcdef.json").write_bytes(text)
+    assert records.all() == {}
