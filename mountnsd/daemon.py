@@ -23,9 +23,10 @@ from mountnsd.errors import Error
 from mountnsd.holder import Holder
 from mountnsd.launcher import Launcher
 from mountnsd.metadata import MetadataStore
+from mountnsd.named import Limits
 from mountnsd.notice import Notice
 from mountnsd.records import Records
-from mountnsd.registry import Limits, Registry
+from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.service import BUS_NAME, Service
 from mountnsd.transient import TransientLauncher

@@ -17,11 +17,12 @@ from mountnsd.errors import LimitsExceeded
 from mountnsd.identity import Identity
 from mountnsd.interface import MANAGER, NAMESPACE
 from mountnsd.methods import Methods, details_of, plain_options
+from mountnsd.named import Namespace
 from mountnsd.options import EnterOptions
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.program import Passed
 from mountnsd.records import Origin
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 from mountnsd.running import Running, Starter
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ from mountnsd.authority import Action
 from mountnsd.bus import Variant
 from mountnsd.errors import InvalidArgs, NoNamespaceForPID
 from mountnsd.interface import MANAGER, NAMESPACE
+from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 
 def plain_options(given: dict[str, Variant]) -> dict[str, tuple[str, object]]:

@@ -13,7 +13,7 @@ from typing import Any
 from mountnsd.authority import Action
 from mountnsd.bus import Call
 from mountnsd.callers import Caller
-from mountnsd.registry import Namespace
+from mountnsd.named import Namespace
 
 
 @dataclass(frozen=True, slots=True)

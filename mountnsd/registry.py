@@ -12,10 +12,9 @@ import os
 import select
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
 from mountnsd import mounts as mounts_inside
@@ -32,56 +31,11 @@ from mountnsd.errors import (
 from mountnsd.holder import Holder, Pin, close_host
 from mountnsd.metadata import Metadata, MetadataStore
 from mountnsd.mounts import Change, MountRequest
+from mountnsd.named import Limits, Listener, Namespace, State
 from mountnsd.options import CreateOptions, DestroyOptions
 from mountnsd.processes import Process
 
 log = logging.getLogger(__name__)
-
-
-class State(StrEnum):
-    ACTIVE = "active"
-    STALE = "stale"  # something covers the pin
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """A named mount namespace, as it was seen last."""
-
-    name: str
-    path: str  # of the pin
-    inode: int
-    id: int
-    owner: int
-    created_usec: int
-    propagation: str
-    description: str
-    labels: dict[str, str]
-    state: State = State.ACTIVE
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many namespaces there may be in all, and of each owner but root."""
-
-    namespaces: int = 16384
-    per_owner: int = 256
-
-
-async def _nothing(_: str) -> None:
-    pass
-
-
-@dataclass(slots=True)
-class Listener:
-    """Who is told of changes.  `changed` comes for the same namespace in another state.
-
-    `ending` is waited for before the processes inside a namespace are killed: it ends those that it knows better.
-    """
-
-    added: Callable[[Namespace], None] = lambda _: None
-    removed: Callable[[Namespace], None] = lambda _: None
-    changed: Callable[[Namespace], None] = lambda _: None
-    ending: Callable[[str], Awaitable[None]] = _nothing
 
 
 @dataclass(slots=True)

@@ -31,8 +31,9 @@ from mountnsd.errors import (
 )
 from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES
 from mountnsd.methods import Methods
+from mountnsd.named import Listener, Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
-from mountnsd.registry import Listener, Namespace, Registry
+from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.standard import Standard
 

@@ -14,8 +14,9 @@ from mountnsd.authority import Action
 from mountnsd.bus import Variant
 from mountnsd.errors import Failed, PropertyReadOnly, UnknownInterface, UnknownProperty
 from mountnsd.interface import INTROSPECTABLE, MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES, Interface
+from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 FEATURES = ("enter", "from", "mounts", "propagation")
 _COMMON = (PEER, INTROSPECTABLE, PROPERTIES)

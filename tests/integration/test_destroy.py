@@ -15,8 +15,9 @@ from support.ground import Ground, fd_count, resident
 
 from mountnsd import processes
 from mountnsd.errors import NamespaceBusy
+from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions, DestroyOptions
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 HARD = DestroyOptions(kill=True)
 LAZY = DestroyOptions(lazy=True)

@@ -11,8 +11,9 @@ import pytest
 from support.ground import Ground, fd_count, resident, run
 
 from mountnsd.errors import Failed, NamespaceExists, NamespaceStale, NoSuchNamespace
+from mountnsd.named import Listener, Namespace
 from mountnsd.options import CreateOptions, DestroyOptions
-from mountnsd.registry import Listener, Namespace, Registry
+from mountnsd.registry import Registry
 
 STUBBORN = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"]
 

@@ -13,8 +13,9 @@ from support.ground import Ground, attempt, enter, fd_count, forked, host_mounts
 
 from mountnsd import mountinfo, mounts, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
+from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 FLAGS = "nosuid,nodev,noexec"
 

@@ -16,9 +16,10 @@ from support.ground import Ground, attempt, contained, enter, fd_count, forked, 
 from mountnsd import mountinfo, namespace, options, syscalls
 from mountnsd.errors import MountFailed
 from mountnsd.mountinfo import Mount
+from mountnsd.named import Namespace
 from mountnsd.namespace import Propagation
 from mountnsd.options import CreateOptions
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 MS_MOVE = 1 << 13
 EACH = [pytest.param(value, id=value.value) for value in Propagation]

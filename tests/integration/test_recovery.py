@@ -16,8 +16,9 @@ from support.daemon import Daemon
 from support.ground import Ground, fd_count, run
 
 from mountnsd import syscalls
+from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions, DestroyOptions
-from mountnsd.registry import Namespace, Registry
+from mountnsd.registry import Registry
 
 OPTIONS = CreateOptions(description="build", labels={"k": "v"})
 

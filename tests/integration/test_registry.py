@@ -24,8 +24,9 @@ from mountnsd.errors import (
     NoSuchNamespace,
 )
 from mountnsd.metadata import Metadata, MetadataStore
+from mountnsd.named import Limits, Listener, Namespace, State
 from mountnsd.options import CreateOptions, DestroyOptions
-from mountnsd.registry import Limits, Listener, Namespace, Registry, State
+from mountnsd.registry import Registry
 
 HARD = DestroyOptions(kill=True)
 LAZY = DestroyOptions(lazy=True)

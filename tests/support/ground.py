@@ -25,7 +25,8 @@ from mountnsd import mountinfo
 from mountnsd.holder import Holder
 from mountnsd.metadata import MetadataStore
 from mountnsd.mountinfo import Mount
-from mountnsd.registry import Limits, Registry
+from mountnsd.named import Limits
+from mountnsd.registry import Registry
 
 from . import leaks
 
