@@ -23,6 +23,11 @@ RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd s
 TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
 	python3-pytest python3-venv strace
 
+# What building the packages needs: debhelper for 'make deb'.
+DEB_PACKAGES := build-essential debhelper dh-python dpkg-dev pandoc pkgconf python3
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' mountnsd/__init__.py)
+
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
@@ -149,6 +154,26 @@ uninstall: ## remove what 'make install' installed
 	for page in $(PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 	done
+
+# $(call copy_tree,DIRECTORY): copies what git tracks; where there is no git, all that was not made here.
+define copy_tree
+	@rm -rf $(1) && install -d $(1)
+	@{ test -e .git && git -c safe.directory='$(CURDIR)' ls-files -z 2>/dev/null \
+			|| find . '(' -path ./.git -o -path ./build -o -path ./.venv -o -name __pycache__ -o -name '.*_cache' \
+				-o -name .hypothesis -o -name '*.egg-info' ')' -prune -o ! -type d -printf '%P\0'; } \
+		| tar --create --null --files-from=- --mode=u+rwX,go+rX,go-w | tar --extract --no-same-owner --directory $(1)
+endef
+
+DEB := build/deb/mountnsd_$(VERSION)_all.deb
+
+.PHONY: deb
+deb: ## make the Debian package, build/deb/mountnsd_VERSION_all.deb
+	$(call install_missing,$(DEB_PACKAGES))
+	$(call copy_tree,build/deb/mountnsd-$(VERSION))
+	@mv build/deb/mountnsd-$(VERSION)/packaging/debian build/deb/mountnsd-$(VERSION)/debian
+	@rm -f build/deb/mountnsd_*
+	cd build/deb/mountnsd-$(VERSION) && env -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage --unsigned-source --unsigned-changes
+	@test -e $(DEB) && echo "$(DEB)"
 
 .PHONY: clean
 clean: ## remove what the other targets made here
