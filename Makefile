@@ -14,6 +14,11 @@ MANDIR ?= $(PREFIX)/share/man
 POLICYDIR ?= /usr/share/dbus-1/system.d
 SERVICEDIR ?= /usr/share/dbus-1/system-services
 ACTIONSDIR ?= /usr/share/polkit-1/actions
+# The daemon looks for its configuration and for declared namespaces here.
+CONFIGDIR ?= /etc/mountnsd
+DECLAREDDIR ?= /usr/lib/mountnsd/namespaces
+# Where all that is made here goes.
+BUILD := build
 
 RUFF := 0.17.6
 MYPY := 2.4.1
@@ -23,10 +28,20 @@ RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd s
 TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
 	python3-pytest python3-venv strace
 
+# What 'make deb' and 'make rpm' need, and the tests of what they make.
+DEB_PACKAGES := build-essential debhelper dh-python pandoc pkgconf python3 systemd
+RPM_PACKAGES := pandoc python3 rpm
+PACKAGING_PACKAGES := lintian shellcheck
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' mountnsd/__init__.py)
+# Of the newest entry of the changelog, so that the same source makes the same archives.
+SOURCE_DATE_EPOCH ?= $(shell date --date="$$(sed -n '/^ -- /{s/.*>  //p;q}' packaging/debian/changelog)" +%s)
+UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*.service.in)
+
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration packaging,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -58,7 +73,7 @@ packages: ## install the Debian packages that mountnsd needs, where they are mis
 .PHONY: test-packages
 test-packages: packages ## install the Debian packages that the tests need, where they are missing
 	@test -e /etc/systemd/system/dbus.service || touch .bus-undecided
-	$(call install_missing,$(TEST_PACKAGES))
+	$(call install_missing,$(TEST_PACKAGES) $(DEB_PACKAGES) $(RPM_PACKAGES) $(PACKAGING_PACKAGES))
 	@if test -e .bus-undecided; then \
 		rm .bus-undecided; \
 		test ! -e /etc/systemd/system/dbus.service || systemctl --quiet disable dbus-broker.service; \
@@ -87,6 +102,10 @@ test-unit: tools ## run the unit tests and linters alone; needs no root
 test-integration: tools ## run the integration tests alone
 	@$(PYTEST) tests/integration
 
+.PHONY: test-packaging
+test-packaging: tools ## run the tests of the packages alone
+	@$(PYTEST) tests/packaging
+
 .PHONY: lint
 lint: tools ## run the linters
 	@$(PYTEST) -q tests/unit/test_linters.py
@@ -105,9 +124,9 @@ run: packages ## run the daemon on a private bus until Ctrl-C
 	@$(PYTHON) -m demo.embedded
 
 .PHONY: man
-man: $(PAGES:%=build/man/%) ## make the manual pages in build/man; needs pandoc
+man: $(PAGES:%=$(BUILD)/man/%) ## make the manual pages in build/man; needs pandoc
 
-build/man/%: docs/%.md
+$(BUILD)/man/%: docs/%.md
 	@install -d $(@D)
 	pandoc --standalone --from markdown --to man --output $@ $<
 
@@ -127,28 +146,71 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 	install -D -m 644 dbus/org.mountnsd1.service.in $(DESTDIR)$(SERVICEDIR)/org.mountnsd1.service
 	install -D -m 644 dbus/org.mountnsd1.policy $(DESTDIR)$(ACTIONSDIR)/org.mountnsd1.policy
 	install -d $(DESTDIR)$(UNITDIR)
-	for unit in $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*.service.in); do \
+	for unit in $(UNITS); do \
 		name=$${unit##*/}; name=$${name%.in}; \
 		sed -e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@BINDIR@|$(BINDIR)|g' \
 			-e 's|/usr/sbin/mountnsd|$(SBINDIR)/mountnsd|g' -e 's|/usr/bin/mountnsctl|$(BINDIR)/mountnsctl|g' \
 			$$unit > $(DESTDIR)$(UNITDIR)/$$name && chmod 644 $(DESTDIR)$(UNITDIR)/$$name || exit 1; \
 	done
 	for page in $(PAGES); do \
-		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} build/man/$$page || exit 1; \
+		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $(BUILD)/man/$$page || exit 1; \
 	done
+	install -d $(DESTDIR)$(CONFIGDIR)/mountnsd.toml.d $(DESTDIR)$(CONFIGDIR)/namespaces $(DESTDIR)$(DECLAREDDIR)
 
 .PHONY: uninstall
-uninstall: ## remove what 'make install' installed
-	rm -rf $(DESTDIR)$(LIBDIR)
+uninstall: ## remove what 'make install' installed; the configuration stays
+	rm -rf $(DESTDIR)$(LIBDIR)/mountnsd
 	rm -f $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl
 	rm -f $(DESTDIR)$(POLICYDIR)/org.mountnsd1.conf $(DESTDIR)$(SERVICEDIR)/org.mountnsd1.service
 	rm -f $(DESTDIR)$(ACTIONSDIR)/org.mountnsd1.policy
-	for unit in $(notdir $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*.service.in)); do \
+	for unit in $(notdir $(UNITS)); do \
 		rm -f $(DESTDIR)$(UNITDIR)/$${unit%.in}; \
 	done
 	for page in $(PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 	done
+	for directory in $(DECLAREDDIR) $(LIBDIR) $(CONFIGDIR)/mountnsd.toml.d $(CONFIGDIR)/namespaces $(CONFIGDIR); do \
+		test ! -d $(DESTDIR)$$directory || rmdir --ignore-fail-on-non-empty $(DESTDIR)$$directory; \
+	done
+
+# $(call copy_tree,DIRECTORY): copies what git tracks; where there is no git, all that was not made here.
+define copy_tree
+	@rm -rf $(1) && install -d $(1)
+	@{ test -e .git && git -c safe.directory='$(CURDIR)' ls-files -z 2>/dev/null \
+			|| find . '(' -path ./.git -o -path ./build -o -path ./.venv -o -name __pycache__ -o -name '.*_cache' \
+				-o -name .hypothesis -o -name '*.egg-info' ')' -prune -o ! -type d -printf '%P\0'; } \
+		| tar --create --null --files-from=- --mode=u+rwX,go+rX,go-w | tar --extract --no-same-owner --directory $(1)
+endef
+
+# Packages are built from a copy, in an environment without this make's variables.
+NAME := mountnsd-$(VERSION)
+CLEANLY := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL
+
+.PHONY: deb
+deb: ## make the Debian package, build/deb/mountnsd_VERSION_all.deb
+	$(call install_missing,$(DEB_PACKAGES))
+	$(call copy_tree,$(BUILD)/deb/$(NAME))
+	@mv $(BUILD)/deb/$(NAME)/packaging/debian $(BUILD)/deb/$(NAME)/debian
+	@rm -f $(BUILD)/deb/mountnsd_*
+	cd $(BUILD)/deb/$(NAME) && $(CLEANLY) dpkg-buildpackage --unsigned-source --unsigned-changes
+	@rm -rf $(BUILD)/deb/$(NAME)
+	@echo "this is $(BUILD)/deb/mountnsd_$(VERSION)_all.deb"
+
+.PHONY: dist
+dist: ## make the source archive, build/dist/mountnsd-VERSION.tar.gz
+	$(call copy_tree,$(BUILD)/dist/$(NAME))
+	@tar --create --directory $(BUILD)/dist --sort=name --owner=root:0 --group=root:0 --mtime=@$(SOURCE_DATE_EPOCH) \
+		$(NAME) | gzip --no-name --best > $(BUILD)/dist/$(NAME).tar.gz
+	@rm -rf $(BUILD)/dist/$(NAME)
+
+# The build dependencies have Fedora's names: on Debian they are there by the names above.
+.PHONY: rpm
+rpm: dist ## make the RPM package in build/rpm
+	$(call install_missing,$(RPM_PACKAGES))
+	@rm -rf $(BUILD)/rpm && install -d $(BUILD)/rpm
+	$(CLEANLY) rpmbuild -ba --nodeps --define '_topdir $(abspath $(BUILD)/rpm)' \
+		--define '_sourcedir $(abspath $(BUILD)/dist)' packaging/rpm/mountnsd.spec
+	@rm -rf $(BUILD)/rpm/BUILD $(BUILD)/rpm/BUILDROOT
 
 .PHONY: clean
 clean: ## remove what the other targets made here
