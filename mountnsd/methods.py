@@ -7,7 +7,7 @@ object already has: both share one function here.
 
 import os
 
-from mountnsd import mounts, names, options, processes
+from mountnsd import mountrequest, mounts, names, options, processes
 from mountnsd.authority import Action
 from mountnsd.bus import Variant
 from mountnsd.errors import InvalidArgs, NoNamespaceForPID
@@ -179,7 +179,7 @@ class Methods:
 
     def _mount(self, request: Request) -> Plan:
         found, arguments = self.subject(request)
-        what = mounts.check(*arguments)  # type: ignore[arg-type]
+        what = mountrequest.check(*arguments)  # type: ignore[arg-type]
 
         async def run() -> Answer:
             await self._registry.mount(found, what)
@@ -191,7 +191,7 @@ class Methods:
     def _unmount(self, request: Request) -> Plan:
         found, (where, given) = self.subject(request)
         assert isinstance(where, str)  # noqa: S101 - the signature says so
-        mounts.check_target(where)
+        mountrequest.check_target(where)
         chosen = options.unmount(plain_options(given))  # type: ignore[arg-type]
 
         async def run() -> Answer:

@@ -6,44 +6,44 @@ so that it works with no process inside.  Out of scope: which namespace, and
 who may.
 
 Sources: proc_pid_mountinfo(5), open_tree(2), fsopen(2), fsconfig(2),
-fsmount(2), move_mount(2), mount_setattr(2), umount2(2), mount(8).
+fsmount(2), move_mount(2), mount_setattr(2), mount(2), umount2(2).
 """
 
 import errno
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from mountnsd import helper, names, passing, syscalls
-from mountnsd.errors import InvalidArgs, MountFailed
+from mountnsd import helper, mountpoint, names, passing, syscalls
+from mountnsd.errors import MountFailed
 from mountnsd.mountinfo import Mount
+from mountnsd.mountrequest import MountRequest, check_target
 from mountnsd.namespace import Host, join, mounts_here
 
-_MAX_PATH = 4095
-_MAX_OPTION = 255  # fsconfig(2) takes no longer key or value
-
-_ATTRIBUTES = {
-    "ro": syscalls.MOUNT_ATTR_RDONLY,
-    "nosuid": syscalls.MOUNT_ATTR_NOSUID,
-    "nodev": syscalls.MOUNT_ATTR_NODEV,
-    "noexec": syscalls.MOUNT_ATTR_NOEXEC,
-    "noatime": syscalls.MOUNT_ATTR_NOATIME,
-    "strictatime": syscalls.MOUNT_ATTR_STRICTATIME,
-    "nodiratime": syscalls.MOUNT_ATTR_NODIRATIME,
-    "nosymfollow": syscalls.MOUNT_ATTR_NOSYMFOLLOW,
-}
-_DEFAULTS = {"", "defaults", "rw", "suid", "dev", "exec", "atime", "relatime", "diratime", "symfollow"}
 _HINTS = {
-    ("open", errno.ENOENT): "Make the mount point inside first.",
-    ("open", errno.ELOOP): "The mount point is a symbolic link; name what it leads to.",
+    ("open", errno.ENOENT): "Make the mount point inside first, or pass the option X-mount.mkdir.",
     ("open_tree", errno.ENOENT): "What is bound is looked up in the host.",
     ("open_tree", errno.EINVAL): "The host's mount there cannot be bound.",
     ("move_mount", errno.EINVAL): "A directory goes over a directory, and a file over a file.",
     ("fsopen", errno.ENODEV): "The kernel knows no such type; see /proc/filesystems.",
+    ("mount", errno.ENODEV): "The kernel knows no such type; see /proc/filesystems.",
+    ("mount", errno.EINVAL): "The kernel's log may say more ('journalctl -k').",
+    ("mount", errno.ELOOP): "The directories of an overlay must not lie in each other.",
 }
-_BINDS = {"bind": 0, "rbind": syscalls.AT_RECURSIVE}
+
+# What fsmount(2) and mount(2) call the same.
+_FLAGS = {
+    syscalls.MOUNT_ATTR_RDONLY: syscalls.MS_RDONLY,
+    syscalls.MOUNT_ATTR_NOSUID: syscalls.MS_NOSUID,
+    syscalls.MOUNT_ATTR_NODEV: syscalls.MS_NODEV,
+    syscalls.MOUNT_ATTR_NOEXEC: syscalls.MS_NOEXEC,
+    syscalls.MOUNT_ATTR_NOATIME: syscalls.MS_NOATIME,
+    syscalls.MOUNT_ATTR_STRICTATIME: syscalls.MS_STRICTATIME,
+    syscalls.MOUNT_ATTR_NODIRATIME: syscalls.MS_NODIRATIME,
+    syscalls.MOUNT_ATTR_NOSYMFOLLOW: syscalls.MS_NOSYMFOLLOW,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,66 +52,6 @@ class Change:
 
     kind: str  # added, removed, changed
     mount: Mount
-
-
-@dataclass(frozen=True, slots=True)
-class MountRequest:
-    """What Mount was asked for, checked: `check` makes it."""
-
-    what: str
-    where: str
-    fstype: str
-    attributes: int
-    bind: int | None  # None: not a bind; else the flags of open_tree(2)
-    parameters: tuple[tuple[str, str | None], ...]
-
-
-def check(what: str, where: str, fstype: str, options: str) -> MountRequest:
-    """Check what a caller asks to be mounted.  Raises InvalidArgs that names the argument."""
-    where = check_target(where)
-    if len(os.fsencode(what)) > _MAX_PATH or "\0" in what:
-        raise InvalidArgs(f"'what' takes at most {_MAX_PATH} bytes without NUL.")
-    attributes = 0
-    bind = None
-    parameters: list[tuple[str, str | None]] = []
-    for option in options.split(","):
-        key, equals, value = option.partition("=")
-        if "\0" in option or max(len(os.fsencode(key)), len(os.fsencode(value))) > _MAX_OPTION:
-            raise InvalidArgs(
-                f"A mount option takes at most {_MAX_OPTION} bytes without NUL: {names.shown(option)}"
-            )
-        if option in _BINDS:
-            bind = _BINDS[option]
-        elif option in _ATTRIBUTES:
-            attributes |= _ATTRIBUTES[option]
-        elif option not in _DEFAULTS:
-            parameters.append((key, value if equals else None))
-    if bind is not None:
-        if not what.startswith("/"):
-            raise InvalidArgs(f"A bind's 'what' is an absolute path in the host, not {names.shown(what)}.")
-        if parameters:
-            raise InvalidArgs(f"A bind takes no option {names.shown(parameters[0][0])}.")
-    elif not fstype or len(fstype) > _MAX_OPTION or "\0" in fstype:
-        raise InvalidArgs(
-            "'type' is a filesystem type such as tmpfs, or empty with the option bind or rbind."
-        )
-    return MountRequest(what, where, fstype, attributes, bind, tuple(parameters))
-
-
-def check_target(where: str) -> str:
-    """Return a mount point as a path whose last component is a plain name, so that no link there is followed.
-
-    Raises: InvalidArgs for the root, and for what is not an absolute path without '..'.
-    """
-    parts = where.split("/")
-    if not where.startswith("/") or ".." in parts or "\0" in where or len(os.fsencode(where)) > _MAX_PATH:
-        raise InvalidArgs(f"'where' is an absolute path inside, without '..', not {names.shown(where)}.")
-    plain = "/" + "/".join(part for part in parts if part not in ("", "."))
-    if plain == "/":
-        raise InvalidArgs(
-            "The root of a namespace is neither mounted over nor unmounted; name what is below it."
-        )
-    return plain
 
 
 def read(host: Host, namespace: int) -> list[Mount]:
@@ -135,10 +75,32 @@ def mount(namespace: int, request: MountRequest) -> None:
     helper.run_blocking(lambda: _mount_alone(namespace, request))
 
 
+def mount_all(namespace: int, requests: Iterable[MountRequest]) -> None:
+    """Mount one after the other inside a new namespace, all or nothing.  For a helper thread.
+
+    Raises: MountFailed of the first that fails.  The others are unmounted then: they would end with the namespace,
+        but where its mounts are shared they lie on the host, too.
+    """
+    done: list[MountRequest] = []
+    for request in requests:
+        try:
+            mount(namespace, request)
+        except MountFailed:
+            helper.run_blocking(lambda: _undo(namespace, done))
+            raise
+        done.append(request)
+
+
+def _undo(namespace: int, done: list[MountRequest]) -> None:
+    join(namespace)
+    for request in reversed(done):
+        with suppress(OSError):
+            syscalls.umount2(request.where, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+
+
 def _mount_alone(namespace: int, request: MountRequest) -> None:
     syscalls.unshare(syscalls.CLONE_FILES)
     passing.close_others({namespace})
-    what = f"Cannot mount {names.shown(request.what)} on {names.shown(request.where)}"
     context = tree = target = -1
     try:
         if request.bind is not None:
@@ -146,13 +108,20 @@ def _mount_alone(namespace: int, request: MountRequest) -> None:
             join(namespace)
         else:
             join(namespace)
-            context = syscalls.fsopen(request.fstype)
-            tree = _make(context, request)
-        target = _open_target(request.where)
-        flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
-        syscalls.move_mount(tree, "", target, "", flags)
+            _make_layers(request)
+            if not request.is_long:
+                context = syscalls.fsopen(request.fstype)
+                tree = _make(context, request)
+        target = mountpoint.open_target(request.where, request.mkdir)
+        if tree >= 0:
+            flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
+            syscalls.move_mount(tree, "", target, "", flags)
+        else:
+            _mount_long(target, request)
     except OSError as error:
-        raise _failed(what, error, _kernel_says(context)) from error
+        what = f"Cannot mount {names.shown(request.what)} on {names.shown(request.where)}"
+        origin = f"{request.origin}: " if request.origin else ""
+        raise _failed(origin + what, error, _kernel_says(context)) from error
     finally:
         for fd in (context, tree, target):
             if fd >= 0:
@@ -246,12 +215,21 @@ def _make(context: int, request: MountRequest) -> int:
     return syscalls.fsmount(context, request.attributes)
 
 
-def _open_target(where: str) -> int:
-    fd = os.open(where, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if stat.S_ISLNK(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.ELOOP, "the mount point is a symbolic link", where)
-    return fd
+def _make_layers(request: MountRequest) -> None:
+    """With X-mount.mkdir, make the directories that an overlay writes to, if they are missing."""
+    if request.mkdir is not None:
+        for layer in (*request.layers("upperdir"), *request.layers("workdir")):
+            os.close(mountpoint.open_target(layer, request.mkdir))
+
+
+def _mount_long(target: int, request: MountRequest) -> None:
+    """Mount what has values that fsconfig(2) does not take, mount(2).
+
+    mount(2) takes a path: it gets the working directory of this thread, because the way by /proc is the namespace's.
+    """
+    os.fchdir(target)
+    flags = sum(flag for attribute, flag in _FLAGS.items() if request.attributes & attribute)
+    syscalls.mount(request.what or None, ".", request.fstype, flags, request.data)
 
 
 def _kernel_says(context: int) -> str:
@@ -268,4 +246,6 @@ def _kernel_says(context: int) -> str:
 def _failed(what: str, error: OSError, hint: str = "") -> MountFailed:
     step = (error.strerror or "").partition(":")[0] if ":" in (error.strerror or "") else "open"
     number = error.errno or errno.EIO
+    if (step, number) == ("open", errno.ELOOP) and error.filename:
+        hint = f"{names.shown(error.filename)} is a symbolic link; name what it leads to."
     return MountFailed(what, step, number, hint or _HINTS.get((step, number), ""))

@@ -30,7 +30,8 @@ from mountnsd.errors import (
 )
 from mountnsd.holder import Holder, Pin, close_host
 from mountnsd.metadata import Metadata, MetadataStore
-from mountnsd.mounts import Change, MountRequest
+from mountnsd.mountrequest import MountRequest
+from mountnsd.mounts import Change
 from mountnsd.named import Limits, Listener, Namespace, State
 from mountnsd.options import CreateOptions, DestroyOptions
 from mountnsd.processes import Process

@@ -23,12 +23,20 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 
 # sys/mount.h, linux/mount.h
+MS_RDONLY = 1
+MS_NOSUID = 1 << 1
+MS_NODEV = 1 << 2
+MS_NOEXEC = 1 << 3
+MS_NOSYMFOLLOW = 1 << 8
+MS_NOATIME = 1 << 10
+MS_NODIRATIME = 1 << 11
 MS_BIND = 1 << 12
 MS_REC = 1 << 14
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
+MS_STRICTATIME = 1 << 24
 
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
@@ -262,6 +270,18 @@ def mount_setattr(
     )
 
 
+def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
+    """Open a path with RESOLVE_* restrictions on its lookup, openat2(2).
+
+    Raises: OSError; ELOOP where RESOLVE_NO_SYMLINKS or RESOLVE_NO_MAGICLINKS met a link.
+    """
+    how = _OpenHow(flags, 0, resolve)
+    size = ctypes.c_long(ctypes.sizeof(how))
+    # A variadic call: only int, pointer and long arguments are passed as the kernel takes them.
+    result = _libc.syscall(_SYS_OPENAT2, dirfd, ctypes.c_char_p(os.fsencode(path)), ctypes.byref(how), size)
+    return _check(result, "openat2", path)
+
+
 def open_cached(path: str) -> int:
     """An O_PATH descriptor of a path without symbolic links, found in the kernel's cache alone, openat2(2).
 
@@ -269,12 +289,7 @@ def open_cached(path: str) -> int:
     Raises: OSError; EAGAIN where one would have to be asked, and also when mounts change at the same time.
     """
     resolve = RESOLVE_CACHED | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-    how = _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, resolve)
-    size = ctypes.c_long(ctypes.sizeof(how))
-    result = _libc.syscall(
-        _SYS_OPENAT2, AT_FDCWD, ctypes.c_char_p(os.fsencode(path)), ctypes.byref(how), size
-    )
-    return _check(result, "openat2", path)
+    return openat2(AT_FDCWD, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, resolve)
 
 
 def fstatfs_type(fd: int) -> int:

@@ -6,12 +6,13 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from support.ground import Ground, attempt, enter, fd_count, forked, host_mounts, resident, run
 
-from mountnsd import mountinfo, mounts, syscalls
+from mountnsd import mountinfo, mountrequest, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
 from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions
@@ -30,7 +31,7 @@ class World:
 
     def mount(self, what: str, where: Path | str, fstype: str = "tmpfs", options: str = "") -> None:
         """Mount inside."""
-        request = mounts.check(what, str(where), fstype, options)
+        request = mountrequest.check(what, str(where), fstype, options)
         asyncio.run(self.registry.mount(self.found, request))
 
     def unmount(self, where: Path | str, lazy: bool = False) -> None:
@@ -190,12 +191,113 @@ class TestMounting:
         assert world.refused(world.registry.holder.path, world.place / "in", "", "bind").errno == errno.EINVAL
 
 
+class TestMountPoints:
+    """Found and made without following a link, whoever made it."""
+
+    @pytest.mark.parametrize("options", ["", "X-mount.mkdir"])
+    def test_the_link_is_named_wherever_it_is(self, world: World, options: str) -> None:
+        (world.place / "real" / "deep").mkdir(parents=True)
+        (world.place / "link").symlink_to("real")
+        (world.place / "real" / "last").symlink_to("deep")
+        for where, link in (("link/deep", "link"), ("link/none", "link"), ("real/last", "real/last")):
+            error = world.refused("t", world.place / where, options=options)
+            assert (error.errno, error.step) == (errno.ELOOP, "open")
+            assert f"'{world.place}/{link}' is a symbolic link" in error.message
+        assert not (world.place / "real" / "none").exists()
+
+    def test_a_link_that_only_the_namespace_has(self, world: World) -> None:
+        world.mount("t", world.place / "in")
+        world.inside("ln", "-s", "/etc", world.place / "in" / "etc")
+        error = world.refused("t", world.place / "in" / "etc" / "apt", options="X-mount.mkdir")
+        assert f"'{world.place}/in/etc' is a symbolic link" in error.message
+
+    def test_missing_directories_are_made_inside(self, world: World) -> None:
+        world.mount("t", world.place / "in")
+        mask = os.umask(0o027)
+        try:
+            world.mount("t", world.place / "in" / "a" / "b", options="X-mount.mkdir=1777,size=64k")
+            world.mount("t", world.place / "in" / "c", options="X-mount.mkdir")
+            assert os.umask(0o027) == 0o027
+        finally:
+            os.umask(mask)
+        assert world.inside("stat", "--format=%a", world.place / "in" / "a").strip() == "1777"
+        run_inside = world.inside(
+            "sh", "-c", f"umount {world.place}/in/c && stat --format=%a {world.place}/in/c"
+        )
+        assert run_inside.strip() == "755"
+        assert list((world.place / "in").iterdir()) == []
+
+    def test_what_is_there_stays_as_it_is(self, world: World) -> None:
+        (world.place / "in").chmod(0o710)
+        world.mount("t", world.place / "in", options="X-mount.mkdir=0777")
+        assert (world.place / "in").stat().st_mode & 0o7777 == 0o710
+
+    def test_a_directory_that_cannot_be_made(self, world: World) -> None:
+        world.mount("t", world.place / "in", options="ro")
+        error = world.refused("t", world.place / "in" / "new", options="X-mount.mkdir")
+        assert (error.errno, error.step) == (errno.EROFS, "mkdir")
+        error = world.refused("t", world.place / "file" / "new", options="X-mount.mkdir")
+        assert error.errno == errno.ENOTDIR
+        assert (world.place / "file").read_text() == "host"
+
+
+@pytest.mark.parametrize("somebody", [False, True], ids=["nobody-inside", "somebody-inside"])
+class TestLongOptions:
+    """Values above the 255 bytes of fsconfig(2)."""
+
+    @pytest.fixture(autouse=True)
+    def _somebody(self, world: World, somebody: bool) -> Iterator[None]:
+        with resident(world.found.path) if somebody else nullcontext():
+            yield
+
+    def test_an_overlay_of_many_layers(self, world: World) -> None:
+        """Its directories are those inside."""
+        deep = world.place / "in" / ("d" * 120)
+        world.mount("t", world.place / "in")
+        for layer in range(12):
+            world.inside("mkdir", "-p", deep / str(layer))
+            world.inside("touch", deep / str(layer) / f"from-{layer}")
+        lower = ":".join(str(deep / str(layer)) for layer in range(12))
+        assert len(lower) > 1000
+        merged, store = world.place / "merged", world.place / "in" / "store"
+        options = f"lowerdir={lower},upperdir={store}/upper,workdir={store}/work,nosuid,noatime,X-mount.mkdir"
+        world.mount("layers", merged, "overlay", options)
+        mount = world.table()[str(merged)]
+        assert (mount.fstype, mount.source) == ("overlay", "layers")
+        assert {"rw", "nosuid", "noatime"} == set(mount.options.split(","))
+        world.inside("touch", merged / "written")
+        assert set(world.inside("ls", merged).split()) == {f"from-{n}" for n in range(12)} | {"written"}
+        assert world.inside("ls", store / "upper") == "written\n"
+        assert list(merged.iterdir()) == []
+
+    def test_every_attribute(self, world: World) -> None:
+        options = f"ro,{FLAGS},noatime,nodiratime,nosymfollow,mode={'0' * 300}711"
+        world.mount("x" * 300, world.place / "in", options=options)
+        long = world.table()[str(world.place / "in")]
+        world.unmount(world.place / "in")
+        world.mount("x", world.place / "in", options=options.replace("0" * 300, ""))
+        short = world.table()[str(world.place / "in")]
+        assert (long.options, long.super_options) == (short.options, short.super_options)
+        assert long.source == "x" * 300
+        world.unmount(world.place / "in")
+
+    def test_what_cannot_be(self, world: World) -> None:
+        error = world.refused("t", world.place / "in", options=f"size={'1' * 300}x")
+        assert (error.step, error.errno) == ("mount", errno.EINVAL)
+        assert "journalctl -k" in error.message
+        error = world.refused("t", world.place / "file", options=f"mode={'0' * 300}7")
+        assert error.errno == errno.ENOTDIR
+        (world.place / "link").symlink_to("in")
+        error = world.refused("t", world.place / "link", options=f"mode={'0' * 300}7")
+        assert error.errno == errno.ELOOP
+
+
 class TestRefused:
     """What cannot be says why, and changes nothing."""
 
     def test_a_target_that_is_a_symlink(self, world: World) -> None:
         (world.place / "link").symlink_to("in")
-        world.refused("t", f"{world.place}/link/.")
+        assert world.refused("t", f"{world.place}/link/.").errno == errno.ELOOP
         error = world.refused("t", world.place / "link")
         assert error.errno == errno.ELOOP
         assert "symbolic link" in error.message

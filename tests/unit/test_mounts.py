@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mountnsd import mounts, syscalls
+from mountnsd import mountrequest, mounts, syscalls
 from mountnsd.errors import InvalidArgs
 from mountnsd.mountinfo import Mount
 
@@ -30,7 +30,9 @@ class TestCheck:
     """Each argument is looked at before anything is done."""
 
     def test_a_tmpfs_with_options(self) -> None:
-        request = mounts.check("tmpfs", "/mnt", "tmpfs", "size=1m,nosuid,nodev,ro,rw,defaults,mode=0700,huge")
+        request = mountrequest.check(
+            "tmpfs", "/mnt", "tmpfs", "size=1m,nosuid,nodev,ro,rw,defaults,mode=0700,huge"
+        )
         assert request.parameters == (("size", "1m"), ("mode", "0700"), ("huge", None))
         expected = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_RDONLY
         assert request.attributes == expected
@@ -38,7 +40,7 @@ class TestCheck:
 
     @pytest.mark.parametrize(("option", "flags"), [("bind", 0), ("rbind", syscalls.AT_RECURSIVE)])
     def test_a_bind(self, option: str, flags: int) -> None:
-        request = mounts.check("/srv", "/mnt", "", f"{option},ro")
+        request = mountrequest.check("/srv", "/mnt", "", f"{option},ro")
         assert (request.bind, request.attributes) == (flags, syscalls.MOUNT_ATTR_RDONLY)
 
     @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ class TestCheck:
     )
     def test_where_is_an_absolute_path(self, where: str, why: str) -> None:
         with pytest.raises(InvalidArgs, match=why) as refusal:
-            mounts.check("tmpfs", where, "tmpfs", "")
+            mountrequest.check("tmpfs", where, "tmpfs", "")
         assert "'where'" in refusal.value.message
 
     @pytest.mark.parametrize(
@@ -62,15 +64,50 @@ class TestCheck:
             ("tmpfs", "x" * 256, "", "'type'"),
             ("tmpfs", "tm\0pfs", "", "'type'"),
             ("tmpfs", "tmpfs", "k" * 256, "option"),
-            ("tmpfs", "tmpfs", "mode=" + "0" * 256, "option"),
+            ("tmpfs", "tmpfs", "mode=" + "0" * 4091, "4095 bytes in all"),
+            ("tmpfs", "tmpfs", "X-mount.mkdir=9", "chmod"),
+            ("tmpfs", "tmpfs", "X-mount.mkdir=", "chmod"),
+            ("tmpfs", "tmpfs", "x-systemd.automount", "X-mount.mkdir"),
+            ("o", "overlay", "lowerdir=/a:b", "lowerdir of an overlay is an absolute path"),
+            ("o", "overlay", "lowerdir=/a,upperdir=/b/../c", "upperdir of an overlay"),
             ("tmpfs", "tmpfs", "a\0b", "option"),
         ],
     )
     def test_what_is_wrong_is_named(self, what: str, fstype: str, options: str, named: str) -> None:
         with pytest.raises(InvalidArgs) as refusal:
-            mounts.check(what, "/mnt", fstype, options)
+            mountrequest.check(what, "/mnt", fstype, options)
         assert named in refusal.value.message
         assert "\0" not in refusal.value.message
+
+    @pytest.mark.parametrize(
+        ("option", "mode"),
+        [("X-mount.mkdir", 0o755), ("X-mount.mkdir=1777", 0o1777), ("X-mount.mkdir=700,bind", 0o700)],
+    )
+    def test_directories_that_are_missing_are_made_with_a_mode(self, option: str, mode: int) -> None:
+        request = mountrequest.check("/srv", "/mnt", "tmpfs", option)
+        assert (request.mkdir, request.parameters) == (mode, ())
+        assert mountrequest.check("/srv", "/mnt", "tmpfs", "").mkdir is None
+
+    def test_what_is_too_long_for_fsconfig(self) -> None:
+        def is_long(what: str, options: str) -> bool:
+            return mountrequest.check(what, "/mnt", "tmpfs", options).is_long
+
+        assert not is_long("x" * 255, "a,mode=" + "0" * 255)
+        assert is_long("x" * 256, "")
+        assert is_long("t", "a,mode=" + "0" * 256)
+        assert mountrequest.check("t", "/m", "tmpfs", "a,ro,b=1,nosuid").data == "a,b=1"
+        assert not is_long("/" + "x" * 1000, "bind")
+
+    def test_the_directories_of_an_overlay(self) -> None:
+        options = r"lowerdir=/a:/b\:c::/d\\e,upperdir=/u,workdir=/w"
+        request = mountrequest.check("o", "/mnt", "overlay", options)
+        assert request.layers("lowerdir") == ["/a", "/b:c", "/d\\e"]
+        assert (request.layers("upperdir"), request.layers("workdir")) == (["/u"], ["/w"])
+        assert mountrequest.check("o", "/mnt", "tmpfs", "lowerdir=a").layers("lowerdir") == []
+
+    def test_all_that_is_wrong_is_found(self) -> None:
+        _, wrong = mountrequest.examine("srv", "mnt", "", "bind,size=1")
+        assert sorted(error.argument for error in wrong) == ["options", "what", "where"]
 
     @quick
     @given(
@@ -79,7 +116,7 @@ class TestCheck:
     def test_nothing_else_is_raised(self, what: str, where: str, fstype: str, options: str) -> None:
         message = ""
         try:
-            request = mounts.check(what, where, fstype, options)
+            request = mountrequest.check(what, where, fstype, options)
         except InvalidArgs as error:
             message = error.message
         else:
@@ -99,7 +136,7 @@ class TestCheck:
         with pytest.raises(InvalidArgs, match="root of a namespace"):
             mounts.unmount(-1, where, lazy=False)
         with pytest.raises(InvalidArgs, match="root of a namespace"):
-            mounts.check("t", where, "tmpfs", "")  # nobody could undo it
+            mountrequest.check("t", where, "tmpfs", "")  # nobody could undo it
 
     @pytest.mark.parametrize("where", ["/link/", "/link/.", "//link", "/./link//."])
     def test_nor_by_a_link_that_leads_there(self, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
