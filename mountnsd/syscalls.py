@@ -85,7 +85,10 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_GET_SECUREBITS = 27
 PR_SET_SECUREBITS = 28
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_LOWER = 3
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -139,6 +142,7 @@ _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.capset.argtypes = (ctypes.POINTER(_CapabilityHeader), ctypes.POINTER(ctypes.c_uint32))
+_libc.capget.argtypes = _libc.capset.argtypes
 _libc.close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 _libc.open_tree.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.move_mount.argtypes = (
@@ -349,6 +353,38 @@ def clear_capabilities() -> None:
     header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()  # two times effective, permitted, inheritable
     _check(_libc.capset(ctypes.byref(header), nothing), "capset")
+
+
+def get_capabilities() -> tuple[int, int, int]:
+    """The effective, permitted and inheritable capability sets of the calling thread, as bit masks, capget(2)."""
+    header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    low = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(ctypes.byref(header), low), "capget")
+    effective, permitted, inheritable = (low[n] | low[n + 3] << 32 for n in range(3))
+    return effective, permitted, inheritable
+
+
+def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:
+    """Set the capability sets of the calling thread, as bit masks, capset(2).  EPERM: that would be more."""
+    header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
+    masks = (effective, permitted, inheritable)
+    low, high = [mask & 0xFFFFFFFF for mask in masks], [mask >> 32 for mask in masks]
+    _check(_libc.capset(ctypes.byref(header), (ctypes.c_uint32 * 6)(*low, *high)), "capset")
+
+
+def lower_ambient_capability(number: int) -> None:
+    """Take a capability out of the ambient set, PR_CAP_AMBIENT(2const).  EINVAL: the kernel has none of it."""
+    _check(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, number, 0, 0), "prctl")
+
+
+def in_bounding_set(number: int) -> bool:
+    """Whether a capability is in the bounding set, PR_CAPBSET_READ(2const).  EINVAL: the kernel has none of it."""
+    return bool(_check(_libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0), "prctl"))
+
+
+def drop_from_bounding_set(number: int) -> None:
+    """Take a capability out of the bounding set, PR_CAPBSET_DROP(2const).  EPERM: needs CAP_SETPCAP."""
+    _check(_libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), "prctl")
 
 
 def close_range(first: int, last: int) -> None:

@@ -52,6 +52,10 @@ def _run(arguments: Arguments) -> int:
         from mountnsd.ctl import enter
 
         return enter.run(arguments)
+    if arguments.verb in ("attach", "detach"):
+        from mountnsd.ctl import attach
+
+        return attach.run(arguments)
     from mountnsd.ctl import verbs
 
     return verbs.run(arguments)

@@ -15,6 +15,7 @@ from mountnsd.ctl.problem import Problem
 
 RUNTIME_DIRECTORY = "/run/mountnsd"
 JSON_MODES = ("pretty", "short", "off")
+SIGPIPE_MODES = ("ignore", "default")
 
 _HINT = "'mountnsctl --help' shows what there is."
 
@@ -88,6 +89,12 @@ class Arguments:
         self.user: str | None = None
         self.environment: dict[str, str] = {}
         self.chdir: str | None = None
+        self.drop_capabilities: str | None = None
+        self.argv0: str | None = None
+        self.sigpipe: str | None = None
+        self.runtime = False
+        self.without_mount_sandbox = False
+        self.now = False
 
 
 VERBS = (
@@ -109,12 +116,14 @@ VERBS = (
         "exec",
         "Process Commands",
         "exec NAME COMMAND...",
-        "Move into a namespace and become a command there (root only)",
+        "Move into a namespace and become a command there (root and services)",
         1,
         1,
         "required",
     ),
     Verb("pids", "Process Commands", "pids NAME", "List the processes in a namespace", 1, 1),
+    Verb("attach", "Service Commands", "attach UNIT NAME", "Have a systemd service run in a namespace", 2, 2),
+    Verb("detach", "Service Commands", "detach UNIT", "Undo attach", 1, 1),
 )
 
 OPTIONS = (
@@ -160,9 +169,32 @@ OPTIONS = (
         "environment",
         short="E",
         metavar="VAR[=VALUE]",
-        verbs=("enter",),
+        verbs=("enter", "exec"),
     ),
     Option("chdir", "Start in that directory of the namespace", "chdir", metavar="PATH", verbs=("enter",)),
+    Option(
+        "drop-capabilities",
+        "Give these up inside; by default all that a user but root needs for the way in",
+        "drop_capabilities",
+        metavar="CAP,...",
+        verbs=("exec",),
+    ),
+    Option("argv0", "What the command is called", "argv0", metavar="NAME", verbs=("exec",)),
+    Option(
+        "sigpipe",
+        "SIGPIPE for the command: ignore or default",
+        "sigpipe",
+        metavar="MODE",
+        verbs=("exec",),
+    ),
+    Option("runtime", "Until the next reboot only", "runtime", verbs=("attach",)),
+    Option(
+        "without-mount-sandbox",
+        "Take settings from the unit that give it mounts of its own",
+        "without_mount_sandbox",
+        verbs=("attach",),
+    ),
+    Option("now", "Restart the service if it runs", "now", verbs=("attach", "detach")),
 )
 
 
@@ -267,6 +299,8 @@ def _next(usage: str, rest: list[str]) -> str:
 def _store(arguments: Arguments, option: Option, value: str) -> None:
     if option.attribute == "json" and value not in JSON_MODES:
         raise Problem(f"'{value}' is no mode for --json: it is one of {', '.join(JSON_MODES)}.")
+    if option.attribute == "sigpipe" and value not in SIGPIPE_MODES:
+        raise Problem(f"'{value}' is no mode for --sigpipe: it is one of {', '.join(SIGPIPE_MODES)}.")
     target = getattr(arguments, option.attribute)
     if not isinstance(target, dict):
         setattr(arguments, option.attribute, value)
