@@ -112,11 +112,13 @@ def test_systemd_may_be_late_to_know(root: Client, manager: Manager) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_the_next_daemon_goes_on(root: Client, daemon: Daemon, how: signal.Signals) -> None:
+    go = daemon.directory / "go"
     with root.signals(MANAGER, "Exited") as exits:
-        pid, pidfd = enter(root, "sh", "-c", "sleep 0.5; exit 9")
+        pid, pidfd = enter(root, "sh", "-c", f"until test -e {go}; do sleep 0.02; done; exit 9")
         daemon.kill(how)
         assert leaks.alive(pid)
         daemon.start()
+        go.touch()
         assert exits.wait().body == (pid, NAME, os.CLD_EXITED, 9)
     os.close(pidfd)
     eventually(lambda: not kept(daemon))
