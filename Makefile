@@ -29,7 +29,7 @@ TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkit
 	python3-pytest python3-venv strace
 
 # What 'make deb' and 'make rpm' need, and the tests of what they make.
-DEB_PACKAGES := build-essential debhelper dh-python pandoc pkgconf python3 systemd
+DEB_PACKAGES := build-essential debhelper dh-python pandoc python3
 RPM_PACKAGES := pandoc python3 rpm
 PACKAGING_PACKAGES := lintian shellcheck
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Directories for the tests of the packages, which are gone afterwards."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    """The tests install into directories, and mount."""
+    if os.geteuid() != 0:
+        pytest.exit("the tests of the packages make mount namespaces: run them as root", returncode=1)
+
+
+@pytest.fixture(scope="module")
+def new_directory(base: Path) -> Iterator[Callable[[], Path]]:
+    """Makes directories that all tests of a module may use."""
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp(dir=base)))
+        made[-1].chmod(0o755)
+        return made[-1]
+
+    yield make
+    for path in made:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def directory(base: Path) -> Iterator[Path]:
+    """A directory for one test.  The test fails if it leaves a mount in it."""
+    path = Path(tempfile.mkdtemp(dir=base))
+    path.chmod(0o755)
+    yield path
+    left = leaks.mounts_below(path)
+    for mount in left[::-1]:
+        leaks.detach(mount)
+    shutil.rmtree(path)
+    assert not left, f"the test left mounts: {left}"
