@@ -27,6 +27,8 @@ RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd s
 # What the tests need besides.
 TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
 	python3-pytest python3-venv strace
+# What the machines of the system tests are made with, and run in.
+SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 
 # What 'make deb' and 'make rpm' need, and the tests of what they make.
 DEB_PACKAGES := build-essential debhelper dh-python pandoc python3
@@ -41,7 +43,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration packaging,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -73,7 +75,7 @@ packages: ## install the Debian packages that mountnsd needs, where they are mis
 .PHONY: test-packages
 test-packages: packages ## install the Debian packages that the tests need, where they are missing
 	@test -e /etc/systemd/system/dbus.service || touch .bus-undecided
-	$(call install_missing,$(TEST_PACKAGES) $(DEB_PACKAGES) $(RPM_PACKAGES) $(PACKAGING_PACKAGES))
+	$(call install_missing,$(TEST_PACKAGES) $(SYSTEM_PACKAGES) $(DEB_PACKAGES) $(RPM_PACKAGES) $(PACKAGING_PACKAGES))
 	@if test -e .bus-undecided; then \
 		rm .bus-undecided; \
 		test ! -e /etc/systemd/system/dbus.service || systemctl --quiet disable dbus-broker.service; \
@@ -90,7 +92,7 @@ $(VENV)/ruff-$(RUFF)-mypy-$(MYPY): | test-packages
 tools: test-packages $(VENV)/ruff-$(RUFF)-mypy-$(MYPY) ## install what the tests and linters need
 
 .PHONY: test
-test: tools ## run every layer of tests that needs no booted system
+test: tools ## run every layer of tests; the first time makes root trees in build/roots
 	@echo "running $(LAYERS)"
 	@$(PYTEST) $(LAYERS)
 
@@ -105,6 +107,10 @@ test-integration: tools ## run the integration tests alone
 .PHONY: test-packaging
 test-packaging: tools ## run the tests of the packages alone
 	@$(PYTEST) tests/packaging
+
+.PHONY: test-system
+test-system: tools ## run the tests on booted Debian systems alone
+	@$(PYTEST) tests/system
 
 .PHONY: lint
 lint: tools ## run the linters
