@@ -39,101 +39,22 @@ _PREFIXES = {
     "ambient-magic": "",
 }
 # Of the environment: what makes the dynamic linker and the C library of our interpreter load or write files.
-LINKER = [
-    "GCONV_PATH",
-    "GLIBC_TUNABLES",
-    "LD_AUDIT",
-    "LD_DEBUG",
-    "LD_DEBUG_OUTPUT",
-    "LD_LIBRARY_PATH",
-    "LD_ORIGIN_PATH",
-    "LD_PRELOAD",
-    "LD_PROFILE",
-    "LD_PROFILE_OUTPUT",
-    "LOCPATH",
-    "MALLOC_TRACE",
-]
-# What Python and exec call, on any architecture (strace(1)).
-SYSTEM_CALLS = frozenset(
-    [
-        "_llseek",
-        "access",
-        "arch_prctl",
-        "brk",
-        "capget",
-        "capset",
-        "chdir",
-        "clock_gettime",
-        "close",
-        "dup",
-        "execve",
-        "exit",
-        "exit_group",
-        "faccessat",
-        "faccessat2",
-        "fcntl",
-        "fcntl64",
-        "fstat",
-        "fstat64",
-        "fstatat64",
-        "fstatfs",
-        "fstatfs64",
-        "futex",
-        "getcwd",
-        "getdents",
-        "getdents64",
-        "getegid",
-        "getegid32",
-        "geteuid",
-        "geteuid32",
-        "getgid",
-        "getgid32",
-        "getpid",
-        "getrandom",
-        "gettid",
-        "getuid",
-        "getuid32",
-        "ioctl",
-        "lseek",
-        "lstat",
-        "lstat64",
-        "madvise",
-        "mkdir",
-        "mkdirat",
-        "mmap",
-        "mmap2",
-        "mprotect",
-        "mremap",
-        "munmap",
-        "newfstatat",
-        "open",
-        "openat",
-        "prctl",
-        "pread64",
-        "prlimit64",
-        "read",
-        "readlink",
-        "readlinkat",
-        "rename",
-        "renameat",
-        "renameat2",
-        "rseq",
-        "rt_sigaction",
-        "rt_sigprocmask",
-        "rt_sigreturn",
-        "set_robust_list",
-        "set_tid_address",
-        "setns",
-        "sigaltstack",
-        "stat",
-        "stat64",
-        "statx",
-        "sysinfo",
-        "ugetrlimit",
-        "uname",
-        "write",
-    ]
+_VARIABLES = (
+    "GCONV_PATH GLIBC_TUNABLES LD_AUDIT LD_DEBUG LD_DEBUG_OUTPUT LD_LIBRARY_PATH LD_ORIGIN_PATH "
+    "LD_PRELOAD LD_PROFILE LD_PROFILE_OUTPUT LOCPATH MALLOC_TRACE"
 )
+LINKER = frozenset(_VARIABLES.split())
+# What Python and exec call, on any architecture (strace(1)).
+_CALLS = (
+    "_llseek access arch_prctl brk capget capset chdir clock_gettime close dup execve exit exit_group "
+    "faccessat faccessat2 fcntl fcntl64 fstat fstat64 fstatat64 fstatfs fstatfs64 futex getcwd getdents "
+    "getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getpid getrandom gettid getuid "
+    "getuid32 ioctl lseek lstat lstat64 madvise mkdir mkdirat mmap mmap2 mprotect mremap munmap "
+    "newfstatat open openat prctl pread64 prlimit64 read readlink readlinkat rename renameat renameat2 "
+    "rseq rt_sigaction rt_sigprocmask rt_sigreturn set_robust_list set_tid_address setns sigaltstack stat "
+    "stat64 statx sysinfo ugetrlimit uname write"
+)
+SYSTEM_CALLS = frozenset(_CALLS.split())
 _CLONE_NEWNS = 0x00020000
 
 
@@ -257,11 +178,11 @@ class DropIn:
         lost = "Variables as LD_LIBRARY_PATH do not reach the service from"
         if properties.get("EnvironmentFiles"):
             self.notes.append(f"{lost} EnvironmentFile=: set them by Environment=.")
-        if set(properties.get("PassEnvironment", ())) & set(LINKER):
+        if set(properties.get("PassEnvironment", ())) & LINKER:
             self.notes.append(f"{lost} PassEnvironment=: set them by Environment=.")
         return [
             "# Not for mountnsctl while it has capabilities. Where Environment= has one, exec sets it.",
-            f"UnsetEnvironment={' '.join(LINKER)}",
+            f"UnsetEnvironment={' '.join(sorted(LINKER))}",
             "",
         ]
 
@@ -314,8 +235,8 @@ class DropIn:
         if self._runs_as_root(setting, flags):
             if self._bounding:
                 options.append(f"--drop-capabilities={','.join(capabilities.names_of(self._bounding))}")
-        elif self._ambient != capabilities.USERS_WAY_IN:
-            options.append(f"--drop-capabilities={','.join(capabilities.names_of(self._ambient))}")
+        elif (given := self._ambient | self._bounding) != capabilities.USERS_WAY_IN:
+            options.append(f"--drop-capabilities={','.join(capabilities.names_of(given))}")
         if not self._properties.get("IgnoreSIGPIPE", True):
             options.append("--sigpipe=default")
         return options

@@ -10,19 +10,8 @@ from mountnsd.ctl.problem import Problem
 
 _UNIT_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.\\@")
 _BARE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/:-_.,=+@$^")
-_SUFFIXES = [
-    ".service",
-    ".socket",
-    ".device",
-    ".mount",
-    ".automount",
-    ".swap",
-    ".target",
-    ".path",
-    ".timer",
-    ".slice",
-    ".scope",
-]
+_KINDS = ".service .socket .device .mount .automount .swap .target .path .timer .slice .scope"
+_SUFFIXES = tuple(_KINDS.split())
 _UNIT_LENGTH = 255
 
 
@@ -57,7 +46,7 @@ def _escaped(character: str) -> str:
 
 def service_name(text: str) -> str:
     """The name of a service unit, with `.service` added where there is no suffix.  Raises: Problem."""
-    name = text if text.endswith(tuple(_SUFFIXES)) else f"{text}.service"
+    name = text if text.endswith(_SUFFIXES) else f"{text}.service"
     if len(name) > _UNIT_LENGTH or name[0] in "@." or not _UNIT_LETTERS.issuperset(name):
         raise Problem(f"'{text}' is no name of a unit, see systemd.unit(5).")
     if not name.endswith(".service"):
