@@ -23,7 +23,7 @@ MANAGER = "org.mountnsd1.Manager"
 NAMESPACE = "org.mountnsd1.Namespace"
 
 _STANDARD = "org.freedesktop.DBus.Error."
-_DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
+DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 _AUTHENTICATION_SECONDS = 20.0
 _QUESTION_SECONDS = 60.0  # for what the daemon answers out of its own knowledge
 _ANOTHER_BUS = "set DBUS_SYSTEM_BUS_ADDRESS if its bus is another"
@@ -37,7 +37,7 @@ _NOT_THERE = (
 
 
 # What the library raises when the bus hangs up, and when somebody on it sends what it cannot read.
-_BROKEN = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
+BROKEN = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
 
 
 class CallProblem(Problem):
@@ -59,7 +59,7 @@ class Connection:
 
     def __init__(self, interactive: bool) -> None:
         self._flags = MessageFlag.allow_interactive_authorization if interactive else MessageFlag(0)
-        self._bus = _connect(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _DEFAULT_ADDRESS)
+        self._bus = connect(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESS)
         self.exited: deque[Message] = deque()
         self._bus.filter(MatchRule(type="signal", interface=MANAGER, member="Exited"), queue=self.exited)
         self.sender = ""  # the unique name that the last answer came from
@@ -88,7 +88,7 @@ class Connection:
             self._bus.recv_messages(timeout=0)
         except TimeoutError:
             return True
-        except _BROKEN:
+        except BROKEN:
             return False
         return True
 
@@ -149,7 +149,7 @@ class Connection:
             ) from None
         except UnicodeEncodeError:
             raise Problem("The bus carries UTF-8 text only, and an argument is not.") from None
-        except _BROKEN as error:
+        except BROKEN as error:
             raise Problem(f"The connection to the bus broke: {error}.") from error
         if reply.header.message_type is MessageType.error:
             raise _refusal(reply)
@@ -159,7 +159,8 @@ class Connection:
         return answer
 
 
-def _connect(address: str) -> DBusConnection:
+def connect(address: str) -> DBusConnection:
+    """A connection to the bus at an address.  Raises: Problem."""
     try:
         return open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS)
     except (OSError, ValueError, RuntimeError, KeyError, StopIteration) as error:

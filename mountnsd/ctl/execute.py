@@ -109,9 +109,9 @@ def _unseen(name: str, runtime_directory: str, root: bool, effective: int) -> st
     A service does not ask the daemon: it would lose the sandbox that keeps it from seeing the pin, in silence.
     """
     why = (
-        f"No mount namespace '{text.plain(name)}' is to be seen in {text.plain(runtime_directory)}/ns. Does it exist "
-        f"(Requires= and After=mountns@{text.plain(name)}.service)? And a service with PrivateTmp=, ProtectSystem= or "
-        "another setting that gives it mounts of its own sees none of them."
+        f"No mount namespace '{text.plain(name)}' is to be seen in {text.plain(runtime_directory)}/ns. Does it "
+        f"exist (Requires= and After=mountns@{text.plain(name)}.service)? And a service with PrivateTmp=, "
+        "ProtectSystem= or another setting that gives it mounts of its own sees none of them."
     )
     if not root and not effective & capabilities.DAC_READ_SEARCH:
         why += " Here CAP_DAC_READ_SEARCH is missing: add it to AmbientCapabilities=."

@@ -73,7 +73,7 @@ def test_a_command_that_cannot_be_run(message: str, status: int) -> None:
 )
 def test_no_bus(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    monkeypatch.setattr(connection, "_DEFAULT_ADDRESS", "unix:path=/nowhere/default")
+    monkeypatch.setattr(connection, "DEFAULT_ADDRESS", "unix:path=/nowhere/default")
     with pytest.raises(Problem) as caught:
         Connection(True)
     assert "DBUS_SYSTEM_BUS_ADDRESS" in caught.value.message
