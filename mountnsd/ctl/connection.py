@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -128,6 +129,11 @@ class Connection:
         except Problem:
             return ""
         return str(name)
+
+    def wake(self) -> None:
+        """Have the daemon started if it does not run; a failure is for others to tell."""
+        with suppress(Problem):
+            self.ask(PATH, "org.freedesktop.DBus.Peer", "Ping")
 
     def _call(
         self,

@@ -2,7 +2,8 @@
 """A process that Enter started: waiting for its end and learning its exit status.
 
 The daemon says how the process ended, with the signal Exited.  The pidfd says that it has ended even if the daemon
-is gone by then; and then the kernel knows how, since Linux 6.15 (pidfd_open(2), PIDFD_GET_INFO).
+is gone by then; and then the kernel knows how, since Linux 6.15 (pidfd_open(2), PIDFD_GET_INFO), or the next daemon,
+which is woken for it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Process:
         self._pidfd = pidfd
         self._connected = True
         self._running = True
+        self._woken = False
 
     def wait(self, relay: Relay | None = None) -> int:
         """Wait for the end, relaying a terminal meanwhile; returns the exit status, 128+n for a signal's death.
@@ -51,7 +53,9 @@ class Process:
         deadline = 0.0
         while (status := self._told()) is None:
             if not self._running and (not self._connected or time.monotonic() >= deadline):
-                break
+                if not self._may_hear_more():
+                    break
+                deadline = time.monotonic() + _SIGNAL_SECONDS
             self._poll(relay, None if self._running else max(deadline - time.monotonic(), 0))
             if self._running and self._has_ended():
                 self._running = False
@@ -68,6 +72,14 @@ class Process:
                 "its exit status is unknown."
             )
         return status
+
+    def _may_hear_more(self) -> bool:
+        """Whether a daemon that was not running, and is now, may tell what it finds: of a process in a unit."""
+        if self._woken or not self._connected or exit_status(self._pidfd) is not None:
+            return False
+        self._woken = True
+        self._connection.wake()
+        return True
 
     def _poll(self, relay: Relay | None, seconds: float | None) -> None:
         poll = select.poll()

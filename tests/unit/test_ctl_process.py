@@ -35,6 +35,9 @@ class Fake:
     def owner(self) -> str:
         return NEXT
 
+    def wake(self) -> None:
+        pass
+
 
 @pytest.fixture
 def child() -> Iterator[int]:
@@ -70,6 +73,22 @@ def test_nobody_elses_word(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_SIGNAL_SECONDS", 0.05)
     with pytest.raises(Problem, match="exit status is unknown"):
         _wait(child, (child, os.CLD_EXITED, 0, STRANGER))
+
+
+def test_a_daemon_that_is_woken_for_it(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had stopped, or was killed; the next one learns of systemd how the process ended."""
+    monkeypatch.setattr(process, "_SIGNAL_SECONDS", 0.05)
+    connection = Fake()
+    monkeypatch.setattr(connection, "receive", lambda: True)
+    monkeypatch.setattr(
+        connection, "wake", lambda: connection.exited.append((child, os.CLD_EXITED, 6, NEXT)), raising=True
+    )
+    pidfd = os.pidfd_open(child)
+    try:
+        assert Process(connection, child, pidfd).wait() == 6  # type: ignore[arg-type]
+    finally:
+        for fd in (pidfd, connection.readable, connection.writable):
+            os.close(fd)
 
 
 def test_the_bus_hung_up(child: int) -> None:
