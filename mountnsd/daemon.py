@@ -13,10 +13,11 @@ import resource
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import mountnsd
-from mountnsd import config, log, stream
+from mountnsd import config, declaration, log, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
@@ -28,6 +29,7 @@ from systemd import daemon as systemd
 logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
+VENDOR_DIRECTORY = Path("/usr/lib/mountnsd")
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 _NOTICE_DELAY = 0.1  # seconds, at least, between a change of the mounts and our looking
 
@@ -72,9 +74,12 @@ class Notice:
         self._delay = max(_NOTICE_DELAY, 10 * (self._loop.time() - start))
 
 
-async def run(settings: config.Config, runtime_directory: Path, address: str) -> int:
+async def run(
+    settings: config.Config, runtime_directory: Path, address: str, declared: Sequence[Path] = ()
+) -> int:
     """Serve until told to stop.  Returns the exit status.
 
+    Arguments: declared: the directories in which namespaces are declared.
     Raises: StartError, errors.Error, OSError.
     """
     stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -87,7 +92,7 @@ async def run(settings: config.Config, runtime_directory: Path, address: str) ->
         registry.recover()
         bus = await Bus.connect(address)
         try:
-            return await _serve(bus, registry, settings, stop)
+            return await _serve(bus, registry, settings, stop, declared)
         finally:
             bus.close()
     except stream.ConnectError as error:
@@ -100,8 +105,14 @@ async def run(settings: config.Config, runtime_directory: Path, address: str) ->
         registry.close()
 
 
-async def _serve(bus: Bus, registry: Registry, settings: config.Config, stop: asyncio.Future[str]) -> int:
-    service = Service(bus, registry)
+async def _serve(
+    bus: Bus,
+    registry: Registry,
+    settings: config.Config,
+    stop: asyncio.Future[str],
+    declared: Sequence[Path],
+) -> int:
+    service = Service(bus, registry, declared)
     service.start()
     try:
         owned = await bus.request_name(BUS_NAME)
@@ -192,6 +203,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--config-directory", type=Path, default=config.DIRECTORY, metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
+        "--vendor-directory", type=Path, default=VENDOR_DIRECTORY, metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
         "--log-target", choices=("auto", "journal", "stderr"), default="auto", help="default: %(default)s"
     )
     parser.add_argument(
@@ -217,7 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise StartError("mountnsd needs root: start it with 'systemctl start mountnsd' or sudo.")
         _check_mount_namespace(chosen.allow_foreign_namespace)
         settings = config.load(chosen.config_directory)
-        return asyncio.run(run(settings, chosen.runtime_directory, address))
+        places = (chosen.config_directory, chosen.vendor_directory)
+        declared = [place / declaration.DIRECTORY for place in places]
+        return asyncio.run(run(settings, chosen.runtime_directory, address, declared))
     except (StartError, config.ConfigError, Error, OSError) as error:
         logger.error("%s", error)
         return 1

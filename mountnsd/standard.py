@@ -17,7 +17,7 @@ from mountnsd.interface import INTROSPECTABLE, MANAGER, NAMESPACE, OBJECT_MANAGE
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Namespace, Registry
 
-FEATURES = ("enter", "from", "mounts", "propagation")
+FEATURES = ("declared", "enter", "from", "mounts", "propagation")
 _COMMON = (PEER, INTROSPECTABLE, PROPERTIES)
 _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
