@@ -31,11 +31,12 @@ from support.contract import (
     refused,
 )
 from support.daemon import Daemon, copy_program
-from support.ground import Ground, fd_count, host_mounts
+from support.ground import Ground, contained, fd_count, host_mounts
 from support.killing import killed_at
 from support.polkit import Polkit
 
 from mountnsd import declaration, syscalls
+from mountnsd.errors import MountFailed
 from mountnsd.options import DestroyOptions
 from mountnsd.registry import Registry
 
@@ -373,6 +374,28 @@ def test_a_mount_that_fails_undoes_those_before_it(
         leaks.detach(mount)
 
 
+@pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
+def test_what_is_shared_with_the_host_is_undone_there(directory: Path, place: Path) -> None:
+    """With `shared`, what is mounted inside is on the host, too: what fails must not leave it there."""
+    text = 'propagation = "shared"\n' + a_mount("t", place / "in") + a_mount("t", place / "upper")
+    fails = a_mount(place / "none", place / "work", "", "bind")
+
+    def made(words: str) -> tuple[str, int]:
+        found, wrong = declaration.examine("build", "FILE", words.encode())
+        assert wrong == []
+        with Ground(directory) as ground:
+            error = ""
+            try:
+                asyncio.run(ground.registry.create("build", 0, found.options))
+            except MountFailed as failure:
+                error = failure.message
+            return error, len(leaks.mounts_below(place))
+
+    assert contained(lambda: made(text)) == ("", 2)
+    error, left = contained(lambda: made(text + fails))
+    assert ("mount[3]" in error, left) == (True, 0)
+
+
 MOUNTING = {
     os: ("open", "close", "unlink", "rename", "fstat", "mkdir"),
     syscalls: (
@@ -389,6 +412,7 @@ MOUNTING = {
 }
 
 
+@pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
 def test_killed_at_each_step(directory: Path, place: Path) -> None:
     """A real SIGKILL before every call of the system: the namespace is there whole, or nothing of it."""
     before = fd_count()
