@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mountnsd
-from mountnsd import config, log, stream
+from mountnsd import config, declaration, log, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
@@ -36,6 +36,7 @@ from systemd import daemon as systemd
 logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
+VENDOR_DIRECTORY = Path("/usr/lib/mountnsd")
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 
 
@@ -49,8 +50,16 @@ class Settings:
 
     runtime_directory: Path
     config_directory: Path
+    vendor_directory: Path
     launcher: str  # auto, systemd, fork
     address: str  # of the bus
+
+    @property
+    def declared(self) -> tuple[Path, ...]:
+        """The directories in which namespaces are declared."""
+        return tuple(
+            place / declaration.DIRECTORY for place in (self.config_directory, self.vendor_directory)
+        )
 
 
 async def run(chosen: Settings) -> int:
@@ -68,7 +77,7 @@ async def run(chosen: Settings) -> int:
         registry.recover()
         bus = await Bus.connect(chosen.address)
         try:
-            service = Service(bus, registry, await _starter(bus, registry, chosen))
+            service = Service(bus, registry, await _starter(bus, registry, chosen), chosen.declared)
             return await Daemon(bus, registry, service, chosen, configured).serve(stop)
         finally:
             bus.close()
@@ -239,6 +248,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--config-directory", type=Path, default=config.DIRECTORY, metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
+        "--vendor-directory", type=Path, default=VENDOR_DIRECTORY, metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
         "--log-target", choices=("auto", "journal", "stderr"), default="auto", help="default: %(default)s"
     )
     parser.add_argument(
@@ -268,7 +280,13 @@ def main(arguments: list[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise StartError("mountnsd needs root: start it with 'systemctl start mountnsd' or sudo.")
         _check_mount_namespace(chosen.allow_foreign_namespace)
-        settings = Settings(chosen.runtime_directory, chosen.config_directory, chosen.launcher, address)
+        settings = Settings(
+            chosen.runtime_directory,
+            chosen.config_directory,
+            chosen.vendor_directory,
+            chosen.launcher,
+            address,
+        )
         return asyncio.run(run(settings))
     except (StartError, config.ConfigError, Error, OSError) as error:
         logger.error("%s", error)

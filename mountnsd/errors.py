@@ -77,11 +77,9 @@ class NoSuchNamespace(Error):
 class NamespaceExists(Error):
     dbus_name = _OWN + "NamespaceExists"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"A namespace '{name}' exists already; take another name, "
-            "or pass the option if_not_exists to use the one that is there."
-        )
+    def __init__(self, name: str, next_: str = "") -> None:
+        next_ = next_ or ("take another name, or pass the option if_not_exists to use the one that is there.")
+        super().__init__(f"A namespace '{name}' exists already; {next_}")
 
 
 class NamespaceBusy(Error):

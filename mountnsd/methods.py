@@ -6,11 +6,16 @@ object already has: both share one function here.
 """
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
-from mountnsd import mountrequest, mounts, names, options, processes
+from mountnsd import declaration, helper, mountrequest, mounts, names, options, processes
 from mountnsd.authority import Action
 from mountnsd.bus import Variant
-from mountnsd.errors import InvalidArgs, NoNamespaceForPID
+from mountnsd.declaration import Declaration
+from mountnsd.errors import Error, Failed, InvalidArgs, NamespaceExists, NoNamespaceForPID
 from mountnsd.interface import MANAGER, NAMESPACE
 from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
@@ -28,10 +33,14 @@ def details_of(found: Namespace) -> dict[str, str]:
 
 
 class Methods:
-    """The methods, over one registry."""
+    """The methods, over one registry.
 
-    def __init__(self, registry: Registry) -> None:
+    Arguments: directories: where namespaces are declared, the first that has a name counts.
+    """
+
+    def __init__(self, registry: Registry, directories: Sequence[Path] = ()) -> None:
         self._registry = registry
+        self._directories = directories
 
     def entries(self) -> dict[tuple[str, str], Entry]:
         """This part of the dispatch table: by interface and member."""
@@ -61,13 +70,18 @@ class Methods:
         name, *rest = request.arguments
         return self._registry.get(names.check(name)), rest
 
-    def _create(self, request: Request) -> Plan:
+    async def _create(self, request: Request) -> Plan:
         name, given = request.arguments
         names.check(name)
         chosen = options.create(plain_options(given))
+        declared = await self._declared(name)
+        if declared is not None:
+            return self._create_declared(name, declared, given)
         source = None if chosen.source is None else self._registry.get(chosen.source)
 
         async def run() -> Answer:
+            if await self._declared(name) is not None:
+                raise _changed(name)
             made, _ = await self._registry.create(name, request.caller.uid, chosen, source)
             return Answer([names.to_path(made.name)])
 
@@ -75,6 +89,46 @@ class Methods:
         if source is not None:
             details["from"] = source.name
         return Plan(run, details)
+
+    def _create_declared(self, name: str, declared: Declaration | Error, given: dict[str, Variant]) -> Plan:
+        """Create of a name that is declared.  It is root's, whoever has it made: nobody can take the name before."""
+        settled = sorted(given.keys() - {"if_not_exists"})
+        if settled:
+            file = f" in {declared.file}" if isinstance(declared, Declaration) else ""
+            raise InvalidArgs(
+                f"The namespace '{name}' is declared{file}, and that settles {', '.join(settled)}: "
+                "create it without that, or one under another name."
+            )
+        details = {"name": name, "owner": "0", "declared": "yes"}
+        if isinstance(declared, Declaration):
+            details["propagation"] = declared.options.propagation.value
+
+        async def run() -> Answer:
+            if isinstance(declared, Error):  # only now: what a file says is not for everybody
+                raise declared
+            if await self._declared(name) != declared:
+                raise _changed(name)
+            chosen = replace(
+                declared.options, if_not_exists="if_not_exists" in given and given["if_not_exists"].value
+            )
+            made, _ = await self._registry.create(name, 0, chosen)
+            if made.owner != 0:
+                raise NamespaceExists(
+                    name,
+                    f"it belongs to the user {made.owner} and is not the one that {declared.file} declares. "
+                    "Destroy it, and create it again.",
+                )
+            return Answer([names.to_path(made.name)])
+
+        return Plan(run, details)
+
+    async def _declared(self, name: str) -> Declaration | Error | None:
+        """The declaration of a name, or why it cannot be used; None where it is not declared."""
+        try:
+            work = partial(declaration.load, name, self._directories)
+            return await helper.run(work, lane="declaration")
+        except Error as error:
+            return error
 
     def _open(self, request: Request) -> Plan:
         found, _ = self.subject(request)
@@ -199,6 +253,10 @@ class Methods:
             return Answer()
 
         return Plan(run, details_of(found) | {"where": _detail(where)})
+
+
+def _changed(name: str) -> Failed:
+    return Failed(f"The declaration of '{name}' was changed while it was asked whether you may; call again.")
 
 
 def _detail(text: object) -> str:

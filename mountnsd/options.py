@@ -12,6 +12,7 @@ from typing import Any
 
 from mountnsd import names
 from mountnsd.errors import InvalidArgs
+from mountnsd.mountrequest import MountRequest
 from mountnsd.namespace import Propagation
 
 MAX_DESCRIPTION = 256
@@ -32,6 +33,7 @@ class CreateOptions:
     labels: dict[str, str] = field(default_factory=dict)
     source: str | None = None  # "from"
     if_not_exists: bool = False
+    mounts: tuple[MountRequest, ...] = ()  # of a declaration; no caller can give them
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
 from mountnsd import mounts as mounts_inside
@@ -183,6 +184,10 @@ class Registry:
                 lane="copy",  # what is inside there may hang a look; the others need not wait for that
             )
         try:
+            if options.mounts:  # before it has its name: what fails leaves nothing
+                inside = os.dup(fd)
+                work = partial(mounts_inside.mount_all, inside, options.mounts)
+                await helper.run(work, always=partial(os.close, inside), lane="declared")
             return self._keep(name, fd, owner, options)
         finally:
             os.close(fd)

@@ -11,6 +11,8 @@ import asyncio
 import errno
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mountnsd import interface, names
@@ -45,16 +47,21 @@ _COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
 
 
 class Service:
-    """Serves one registry on one bus."""
+    """Serves one registry on one bus.
 
-    def __init__(self, bus: Bus, registry: Registry, starter: Starter) -> None:
+    Arguments: starter: what starts the processes of Enter; directories: where namespaces are declared.
+    """
+
+    def __init__(
+        self, bus: Bus, registry: Registry, starter: Starter, directories: Sequence[Path] = ()
+    ) -> None:
         self._bus = bus
         self._registry = registry
         self._callers = Callers(bus)
         self._authority = Authority(bus)
         self._interfaces = interface.load_all()
         self._standard = Standard(registry, self._interfaces)
-        methods = Methods(registry)
+        methods = Methods(registry, directories)
         self._starter = starter
         self.entering = Entering(bus, registry, methods, starter)
         self._table: dict[tuple[str, str], Entry] = {

@@ -18,7 +18,7 @@ from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Registry
 
-FEATURES = ("enter", "from", "mounts", "propagation")
+FEATURES = ("declared", "enter", "from", "mounts", "propagation")
 _COMMON = (PEER, INTROSPECTABLE, PROPERTIES)
 _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 

@@ -56,6 +56,10 @@ def _run(arguments: Arguments) -> int:
         from mountnsd.ctl import attach
 
         return attach.run(arguments)
+    if arguments.verb == "verify":
+        from mountnsd.ctl import verify
+
+        return verify.run(arguments)
     from mountnsd.ctl import verbs
 
     return verbs.run(arguments)

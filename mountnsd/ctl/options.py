@@ -86,6 +86,7 @@ class Arguments:
         self.if_not_exists = False
         self.kill = False
         self.lazy = False
+        self.if_exists = False
         self.user: str | None = None
         self.environment: dict[str, str] = {}
         self.chdir: str | None = None
@@ -102,6 +103,7 @@ VERBS = (
     Verb("show", "Namespace Commands", "show NAME...", "Show properties of one or more namespaces", 1, None),
     Verb("create", "Namespace Commands", "create NAME", "Create a namespace", 1, 1),
     Verb("destroy", "Namespace Commands", "destroy NAME...", "Destroy one or more namespaces", 1, None),
+    Verb("verify", "Namespace Commands", "verify [FILE...]", "Check declarations of namespaces", 0, None),
     Verb("mounts", "Namespace Commands", "mounts NAME", "List the mounts in a namespace", 1, 1),
     Verb(
         "enter",
@@ -162,6 +164,7 @@ OPTIONS = (
     Option("if-not-exists", "Do nothing if there is one already", "if_not_exists", verbs=("create",)),
     Option("kill", "End the processes inside first", "kill", verbs=("destroy",)),
     Option("lazy", "Drop the name though processes stay inside", "lazy", verbs=("destroy",)),
+    Option("if-exists", "Do nothing if there is none", "if_exists", verbs=("destroy",)),
     Option("user", "Enter as that user", "user", metavar="USER", verbs=("enter",)),
     Option(
         "setenv",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The verbs that ask mountnsd and show what it says; `enter` and `exec` have files of their own.
+"""The verbs that ask mountnsd and show what it says; `enter`, `exec` and `verify` have files of their own.
 
 The JSON shapes here are an interface: keys are added, never renamed or taken away (mountnsctl(1) has them).
 """
@@ -12,13 +12,14 @@ from typing import Any
 
 from mountnsd.ctl import text
 from mountnsd.ctl.agent import Agent
-from mountnsd.ctl.connection import MANAGER, NAMESPACE, PATH, Connection
+from mountnsd.ctl.connection import MANAGER, NAMESPACE, PATH, CallProblem, Connection
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.output import Output
 from mountnsd.ctl.problem import FAILURE, Problem
 from mountnsd.ctl.table import Table, aligned
 
 _KEYS = {"Path": "pin", "NamespaceID": "namespace_id", "OwnerUID": "owner", "CreatedUSec": "created_usec"}
+_NO_SUCH_NAMESPACE = "org.mountnsd1.Error.NoSuchNamespace"
 _MOUNT_KEYS = ("id", "parent", "device", "root", "target", "options", "fstype", "source")
 
 
@@ -138,7 +139,12 @@ def _destroy(connection: Connection, arguments: Arguments, output: Output) -> in
     gone: list[dict[str, Any]] = []
 
     def one(name: str) -> None:
-        (pids,) = connection.manager("Destroy", "sa{sv}", (name, options))
+        try:
+            (pids,) = connection.manager("Destroy", "sa{sv}", (name, options))
+        except CallProblem as problem:
+            if arguments.if_exists and problem.name == _NO_SUCH_NAMESPACE:
+                return
+            raise
         gone.append({"name": name, "pids": sorted(pids)})
         if pids and arguments.lazy:
             inside = " ".join(str(pid) for pid in sorted(pids))

@@ -14,8 +14,8 @@ from support.buses import PrivateBus
 from support.client import Client
 from support.daemon import Daemon
 from support.ground import Ground, fd_count, run
+from support.killing import killed_at
 
-from mountnsd import syscalls
 from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions, DestroyOptions
 from mountnsd.registry import Registry
@@ -116,60 +116,6 @@ class TestWhatACrashLeaves:
         kept.mkdir()
         found = ground.restart().get("a")
         assert (found.inode, found.owner) == (inode, 0)
-
-
-KILLABLE = {
-    os: ("open", "close", "unlink", "rename", "fstat", "mkdir", "listdir"),
-    syscalls: ("open_tree", "move_mount", "umount2", "mntns_id", "fstatfs_type", "ns_type"),
-}
-
-
-def killed_at(step: int, work: Callable[[Callable[[], None]], None]) -> tuple[list[str], bool]:
-    """Do work in a child that is killed before a call of the system, counted from when it says so.
-
-    Returns: the calls that were made, and whether the work came to its end.
-    """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        made = 0
-        armed = False
-
-        def arm() -> None:
-            nonlocal armed
-            armed = True
-
-        write, kill = os.write, os.kill
-
-        def mortal(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-            def body(*arguments: Any, **options: Any) -> Any:
-                nonlocal made
-                if armed:
-                    if made == step:
-                        kill(os.getpid(), signal.SIGKILL)
-                    made += 1
-                result = function(*arguments, **options)
-                if armed:
-                    write(writing, f"{name}\n".encode())
-                return result
-
-            return body
-
-        try:
-            for module, functions in KILLABLE.items():
-                for name in functions:
-                    setattr(module, name, mortal(name, getattr(module, name)))
-            work(arm)
-            armed = False
-            write(writing, b"acknowledged\n")
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        calls = pipe.read().split()
-    os.waitpid(pid, 0)
-    acknowledged = calls[-1:] == ["acknowledged"]
-    return calls[: len(calls) - acknowledged], acknowledged
 
 
 class TestKilledAtEachStep:

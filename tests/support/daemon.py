@@ -35,7 +35,7 @@ class Daemon:
     Arguments: bus: where it shall live; directory: an existing directory of its own; config: text of
         mountnsd.toml; env: more environment; arguments: more of the command line.
 
-    Attributes: runtime, configuration: its directories; pins: the holder; process.
+    Attributes: runtime, configuration, vendor: its directories; pins: the holder; process.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Daemon:
         self.directory = directory
         self.runtime = directory / "run"
         self.configuration = directory / "etc"
+        self.vendor = directory / "vendor"
         self.pins = self.runtime / "ns"
         self.configuration.mkdir(parents=True, exist_ok=True)
         if config:
@@ -77,6 +78,8 @@ class Daemon:
             str(self.runtime),
             "--config-directory",
             str(self.configuration),
+            "--vendor-directory",
+            str(self.vendor),
             "--log-target=stderr",
             "--allow-foreign-namespace",
             *self._arguments,

@@ -54,7 +54,7 @@ def test_enter_without_a_command() -> None:
 
 
 def test_abbreviated_options() -> None:
-    arguments = parse(["create", "x", "--if", "--prop=private", "--lab", "a=b", "--label=c=d=e"])
+    arguments = parse(["create", "x", "--if-n", "--prop=private", "--lab", "a=b", "--label=c=d=e"])
     assert arguments.if_not_exists
     assert arguments.propagation == "private"
     assert arguments.labels == {"a": "b", "c": "d=e"}
@@ -128,6 +128,8 @@ def test_help_inside_a_command_is_the_commands() -> None:
         (["exec", "ns"], "'mountnsctl exec NAME COMMAND...'"),
         (["enter"], "Too few arguments"),
         (["list", "--lazy"], "'list' has no option '--lazy'; that is one of 'destroy'"),
+        (["create", "x", "--if-exists"], "that is one of 'destroy'"),
+        (["verify", "--lazy"], "'verify' has no option '--lazy'"),
         (["exec", "--user=bob", "ns", "ls"], "that is one of 'enter'"),
         (["--"], None),
     ],

@@ -9,7 +9,6 @@ import pytest
 from mountnsd.ctl import connection, verbs
 from mountnsd.ctl.connection import MANAGER, NAMESPACE
 from mountnsd.ctl.options import parse
-from mountnsd.ctl.problem import Problem
 
 EVIL = "evil\x1b[2J\nname"
 PATH = "/org/mountnsd1/namespace/demo"
@@ -53,7 +52,9 @@ class Fake:
 
     def namespace(self, name: str) -> str:
         if name != "demo":
-            raise Problem(f"There is no namespace '{name}'.")
+            raise connection.CallProblem(
+                "org.mountnsd1.Error.NoSuchNamespace", f"There is no namespace '{name}'."
+            )
         return PATH
 
     def properties(self, path: str) -> dict[str, Any]:
@@ -205,6 +206,15 @@ def test_destroy(ctl: Any, fake: Fake) -> None:
     assert err == "mountnsctl: There is no namespace 'nope'.\n"
     assert [call[-1] for call in fake.calls] == [{"kill": ("b", True)}] * 2
     assert json.loads(ctl("destroy", "demo", "-j")[1]) == [{"name": "demo", "pids": [4, 9]}]
+
+
+def test_destroy_of_what_need_not_exist(ctl: Any, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ctl("destroy", "nope", "demo", "--if-exists") == (0, "", "")
+    assert [call[1:3] for call in fake.calls] == [("sa{sv}", "nope"), ("sa{sv}", "demo")]
+    assert json.loads(ctl("destroy", "nope", "--if-exists", "-j")[1]) == []
+    said = connection.CallProblem("org.mountnsd1.Error.NamespaceBusy", "Somebody is inside.")
+    monkeypatch.setattr(fake, "namespace", lambda _: (_ for _ in ()).throw(said))
+    assert ctl("destroy", "demo", "--if-exists") == (1, "", "mountnsctl: Somebody is inside.\n")
 
 
 def test_lazy_destroy_says_who_stays(ctl: Any) -> None:

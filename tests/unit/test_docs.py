@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mountnsd
-from mountnsd import config, daemon, errors, interface, options, standard
+from mountnsd import config, daemon, declaration, errors, interface, options, standard
 from mountnsd.authority import Action
 from mountnsd.interface import MANAGER, NAMESPACE, Method
 from mountnsd.namespace import Propagation
@@ -25,6 +25,7 @@ PAGES = sorted(DOCS.glob("*.[1-9].md"))
 DOCUMENTS = [*sorted(TREE.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 API = (DOCS / "org.mountnsd1.5.md").read_text()
 SETTINGS = (DOCS / "mountnsd.toml.5.md").read_text()
+DECLARED = (DOCS / "mountnsd.namespaces.5.md").read_text()
 DAEMON = (DOCS / "mountnsd.8.md").read_text()
 SECURITY = (TREE / "SECURITY.md").read_text()
 HACKING = (TREE / "HACKING.md").read_text()
@@ -199,6 +200,36 @@ def test_configuration_files() -> None:
     for name in (config.FILE, f"{config.DROP_INS}/*.toml"):
         assert f"`{config.DIRECTORY}/{name}`" in section(SETTINGS, "SYNOPSIS")
         assert f"`{config.DIRECTORY}/{name}`" in section(DAEMON, "FILES")
+
+
+# mountnsd.namespaces(5)
+
+
+def test_keys_of_declarations() -> None:
+    assert set(terms(section(DECLARED, "KEYS"))) == set(declaration._KEYS)
+    assert set(terms(section(DECLARED, "KEYS OF A MOUNT"))) == set(declaration._MOUNT_KEYS)
+    assert f"at most {declaration.MAX_SIZE // 1024} KiB" in DECLARED
+    assert f"{declaration.MAX_MOUNTS} at most" in DECLARED
+    for kind in Propagation:
+        assert f"`{kind}`" in terms(section(DECLARED, "KEYS"))["propagation"]
+
+
+def test_directories_of_declarations() -> None:
+    places = [f"`{directory}/`" for directory in declaration.DIRECTORIES]
+    assert re.findall(r"^(`/.*/`)\*NAME", section(DECLARED, "SYNOPSIS"), re.MULTILINE) == places
+    assert [f"`{config.DIRECTORY}/namespaces/`", f"`{daemon.VENDOR_DIRECTORY}/namespaces/`"] == places
+    assert all(place in section(DAEMON, "FILES") for place in places)
+
+
+def test_declarations_in_examples() -> None:
+    lines = section(DECLARED, "EXAMPLES").split("Check it,")[0].splitlines()
+    text = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    shown = re.search(r"```toml\n(.*?)```", (TREE / "README.md").read_text(), re.DOTALL)
+    assert shown
+    for example, mounts in ((text, 3), (shown[1], 2)):
+        found, faults = declaration.examine("build", "FILE", example.encode())
+        assert faults == []
+        assert len(found.options.mounts) == mounts
 
 
 # mountnsd(8)

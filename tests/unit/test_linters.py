@@ -23,6 +23,9 @@ WITHOUT_DBUS = {
     "namespace",
     "metadata",
     "processes",
+    "mountrequest",
+    "declaration",
+    "mountpoint",
     "mounts",
     "registry",
     "launcher",
@@ -30,7 +33,8 @@ WITHOUT_DBUS = {
     "identity",
 }
 ABOVE = {"bus", "service", "authority", "daemon"}
-DAEMON_ONLY = ABOVE | WITHOUT_DBUS | {"config", "methods", "callers"}
+# `mountnsctl verify` also knows declaration and mountrequest: what may be declared, not how it is made.
+DAEMON_ONLY = (ABOVE | WITHOUT_DBUS | {"config", "methods", "callers"}) - {"declaration", "mountrequest"}
 
 
 def tool(name: str) -> list[str]:
