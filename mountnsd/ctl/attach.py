@@ -129,6 +129,10 @@ def _check(properties: dict[str, Any], name: str) -> str:
         )
     if own in _BELOW or own.startswith("mountns@"):
         raise Problem(f"'{own}' must run for there to be a namespace, and so cannot be in one.")
+    if not properties.get("DefaultDependencies", True):
+        raise Problem(
+            f"'{own}' may start before there is a bus and mountnsd, and so cannot be in a namespace."
+        )
     return own
 
 

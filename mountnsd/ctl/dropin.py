@@ -105,7 +105,7 @@ class DropIn:
                 "take these settings from it."
             )
         for name in self._taken:
-            self.notes.append(f"{name}= is taken from {self._name}: it no longer protects anything.")
+            self.notes.append(f"{name}= is taken from {self._name}, and the protection with it.")
 
     def _stands_in_the_way(self) -> list[str]:
         never, taken = sandbox.in_force(self._properties)

@@ -46,7 +46,7 @@ def test_the_page_has_nothing_else() -> None:
     assert len(_entries(_section("OPTIONS"))) == len(OPTIONS)
     known = {f"--{option.long}" for option in OPTIONS if len(option.long) > 1}
     text = re.sub(r"`[^`]*`", "", PAGE.partition("# EXAMPLES")[0])  # code speaks of other programs too
-    assert set(re.findall(r"--[a-z][a-z-]*", text.replace("\\", ""))) <= known
+    assert set(re.findall(r"--[a-z][a-z0-9-]*", text.replace("\\", ""))) <= known
 
 
 def test_options_are_under_their_verbs() -> None:
