@@ -296,7 +296,7 @@ def test_other_places(directory: Path, new_directory: Callable[[], Path]) -> Non
     make("install", *variables, build)
     assert {str(path) for path in directory.glob("*/*")} == {f"{directory}{path}" for path in places.values()}
     unit = (directory / "opt/u/mountnsd.service").read_text()
-    assert "ExecStart=/opt/s/mountnsd\n" in unit
+    assert "ExecStart=/opt/s/mountnsd --launcher=systemd\n" in unit
     assert 'sys.path.insert(0, "/opt/l")' in (directory / "opt/b/mountnsctl").read_text()
     make("uninstall", *variables, build)
     assert not [path for path in directory.rglob("*") if path.is_file()]
