@@ -62,6 +62,7 @@ def test_options_are_under_their_verbs() -> None:
     [
         "DBUS_SYSTEM_BUS_ADDRESS",
         "MOUNTNSD_RUNTIME_DIRECTORY",
+        "SYSTEMD_EXEC_PID",
         "SYSTEMD_PAGER",
         "PAGER",
         "SYSTEMD_LESS",
