@@ -93,10 +93,9 @@ class Methods:
     def _create_declared(self, name: str, declared: Declaration | Error, given: dict[str, Variant]) -> Plan:
         """Create of a name that is declared.  It is root's, whoever has it made: nobody can take the name before."""
         settled = sorted(given.keys() - {"if_not_exists"})
-        if settled:
-            file = f" in {declared.file}" if isinstance(declared, Declaration) else ""
+        if settled and isinstance(declared, Declaration):
             raise InvalidArgs(
-                f"The namespace '{name}' is declared{file}, and that settles {', '.join(settled)}: "
+                f"The namespace '{name}' is declared in {declared.file}, and that settles {', '.join(settled)}: "
                 "create it without that, or one under another name."
             )
         details = {"name": name, "owner": "0", "declared": "yes"}

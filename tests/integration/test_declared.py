@@ -319,6 +319,7 @@ class TestRefused:
             error = refused(create, root, "build")
             assert error.name == INVALID
             assert error.message.startswith(f"{path}: {key}: ")
+            assert refused(create, root, "build", description=("s", "x")).message == error.message
 
     def test_one_that_is_not_roots_alone(self, root: Client, declared: Declared, uid: int) -> None:
         path = declared.write("build")

@@ -95,7 +95,7 @@ def test_a_restart_of_the_daemon_does_not_stop_it() -> None:
         assert daemon not in " ".join(found.get(key, [])).split()
     assert found["Requires"] == ["dbus.socket"]
     after = set(found["After"][0].split())
-    assert after == {daemon, "dbus.socket", "local-fs.target", "remote-fs.target"}
+    assert after == {daemon, "dbus.service", "dbus.socket", "local-fs.target", "remote-fs.target"}
 
 
 def test_it_can_be_enabled() -> None:
