@@ -155,7 +155,9 @@ def test_stopping_it_stops_nothing_else() -> None:
 
 
 def test_it_comes_after_the_bus() -> None:
-    assert settings("Unit")["After"] == settings("Unit")["Requires"] == "dbus.socket"
+    assert settings("Unit")["Requires"] == "dbus.socket"
+    # At shutdown, too: a daemon whose bus is gone has failed.
+    assert settings("Unit")["After"].split() == ["dbus.socket", "dbus.service"]
 
 
 def test_what_the_daemon_does_not_do_is_not_asked_of_it() -> None:
