@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A machine with mountnsd installed, and the people who use it."""
 
+import contextlib
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .machine import Machine
+from .machine import Failed, Machine
 
 BUS = ("org.mountnsd1", "/org/mountnsd1")
 MANAGER = "org.mountnsd1.Manager"
@@ -89,7 +91,34 @@ class Host:
         found = [line.split() for line in lines if " - nsfs " in line]
         return {fields[4].rpartition("/")[2] for fields in found if fields[4].startswith("/run/mountnsd/ns/")}
 
+    @contextlib.contextmanager
+    def entered(self, name: str, *argv: str) -> Iterator[int]:
+        """A command entered by root, which runs for so long; its pid.  Options of enter may come first."""
+        before = self.inside(name)
+        with self.machine.start("mountnsctl", "enter", name, *argv) as client:
+            self.wait_for(
+                f"{argv} is inside", lambda: client.poll() is not None or self.inside(name) > before
+            )
+            if client.poll() is not None:
+                raise Failed(f"{argv} ended: {client.communicate()[0]}")
+            yield self._main(self.inside(name) - before)
+
+    def inside(self, name: str) -> set[int]:
+        """The processes in a namespace."""
+        shown = self.out("mountnsctl", "--json=short", "pids", name)
+        return {int(process["pid"]) for process in json.loads(shown)}
+
+    def _main(self, pids: set[int]) -> int:
+        """Of new processes, the one that is not the child of another."""
+        parents = {pid: int(self.out("ps", "-o", "ppid=", str(pid))) for pid in pids}
+        (main,) = [pid for pid, parent in parents.items() if parent not in pids]
+        return main
+
     # systemd
+
+    def unit_of(self, pid: int) -> str:
+        """The unit that a process is in."""
+        return self.out("cat", f"/proc/{pid}/cgroup").splitlines()[-1].rpartition("/")[2]
 
     def show(self, unit: str, name: str) -> str:
         """A property of a unit."""
