@@ -4,6 +4,7 @@
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Host:
         self.out = machine.out
         self.wait_for = machine.wait_for
         self.installed = ""
-        self._mark = ""
+        self._mark = 0.0
 
     def settle(self) -> None:
         """Have people move in.  Raises: machine.Failed."""
@@ -63,7 +64,7 @@ class Host:
 
     def call(self, method: str, *arguments: str, user: str = "") -> str:
         """What a method of the manager answers, as busctl shows it.  Raises: machine.Failed."""
-        return self.out("busctl", "--system", "call", *BUS, MANAGER, method, *arguments, user=user)
+        return self.out("busctl", "--system", "--", "call", *BUS, MANAGER, method, *arguments, user=user)
 
     def names(self) -> list[str]:
         """The namespaces that there are, by the daemon's word."""
@@ -94,25 +95,27 @@ class Host:
     @contextlib.contextmanager
     def entered(self, name: str, *argv: str) -> Iterator[int]:
         """A command entered by root, which runs for so long; its pid.  Options of enter may come first."""
-        before = self.inside(name)
-        with self.machine.start("mountnsctl", "enter", name, *argv) as client:
-            self.wait_for(
-                f"{argv} is inside", lambda: client.poll() is not None or self.inside(name) > before
-            )
+        before = set(self.units("mountns-*.service"))
+        found: list[int] = []
+
+        def began() -> bool:
             if client.poll() is not None:
                 raise Failed(f"{argv} ended: {client.communicate()[0]}")
-            yield self._main(self.inside(name) - before)
+            for unit in set(self.units("mountns-*.service")) - before:
+                pid = self.show(unit, "MainPID")
+                line = self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
+                if line.rstrip("\0").rpartition("\0")[2] == argv[-1]:
+                    found.append(int(pid))
+            return bool(found)
+
+        with self.machine.start("mountnsctl", "enter", name, *argv) as client:
+            self.wait_for(f"{argv} runs", began)
+            yield found[0]
 
     def inside(self, name: str) -> set[int]:
         """The processes in a namespace."""
         shown = self.out("mountnsctl", "--json=short", "pids", name)
         return {int(process["pid"]) for process in json.loads(shown)}
-
-    def _main(self, pids: set[int]) -> int:
-        """Of new processes, the one that is not the child of another."""
-        parents = {pid: int(self.out("ps", "-o", "ppid=", str(pid))) for pid in pids}
-        (main,) = [pid for pid, parent in parents.items() if parent not in pids]
-        return main
 
     # systemd
 
@@ -157,12 +160,12 @@ class Host:
     # between tests
 
     def mark(self) -> None:
-        """Remember where the journal is."""
-        self._mark = self.machine.cursor()
+        """Remember when it is."""
+        self._mark = time.time()
 
     def since_mark(self, *arguments: str) -> str:
         """The journal since then."""
-        return self.machine.journal(f"--after-cursor={self._mark}", *arguments)
+        return self.machine.journal(f"--since=@{self._mark:.6f}", *arguments)
 
     def sweep(self) -> list[str]:
         """Take away what a test left; returns what that was."""

@@ -239,10 +239,6 @@ class Machine:
         self.run("journalctl", "--sync", check=False)
         return self.out("journalctl", "--no-pager", "--quiet", *arguments)
 
-    def cursor(self) -> str:
-        """Where the journal is now, for `--after-cursor=`."""
-        return self.journal("--lines=0", "--show-cursor").rpartition("-- cursor: ")[2].strip()
-
     def reboot(self) -> float:
         """Reboot it and wait until it is up again; returns how long it took to go down, in seconds."""
         old, start = self.pid, time.monotonic()

@@ -67,25 +67,17 @@ def test_systemd_shows_it(host: Host, sleeper: int) -> None:
     lines = tree.splitlines()
     slice_at, unit_at = (next(n for n, line in enumerate(lines) if text in line) for text in (_SLICE, unit))
     assert slice_at < unit_at
-    assert re.search(rf"─ *{sleeper} sleep 600$", lines[unit_at + 1])
+    assert any(re.search(rf"─ *{sleeper} sleep 600$", line) for line in lines[unit_at + 1 :])
     shown = host.out("mountnsctl", "pids", "--no-legend", "build").split()
     assert shown[:1] == [str(sleeper)]
 
 
 def test_root_is_the_root_of_the_system(host: Host, sleeper: int) -> None:
     first, inside, daemon = (_status(host, pid) for pid in (1, sleeper, host.daemon()))
-    for field in (
-        "CapEff",
-        "CapPrm",
-        "CapBnd",
-        "CapInh",
-        "CapAmb",
-        "NoNewPrivs",
-        "Seccomp",
-        "Seccomp_filters",
-    ):
+    for field in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters"):
         assert inside[field] == first[field], field
     assert inside["NoNewPrivs"] == "0"
+    assert (inside["CapInh"], inside["CapAmb"]) == ("0" * 16, "0" * 16)
     assert daemon["CapBnd"] != first["CapBnd"]  # of the daemon's sandbox nothing comes along
     assert daemon["Seccomp_filters"] != first["Seccomp_filters"]
     score = host.out("cat", f"/proc/{sleeper}/oom_score_adj", "/proc/1/oom_score_adj").splitlines()
@@ -137,7 +129,7 @@ def test_the_exit_status_comes_though_the_daemon_ends_meanwhile(host: Host, how:
 
 
 def test_destroy_asks_first_and_then_kills_all(host: Host) -> None:
-    polite = "trap 'echo asked > /root/asked; exit' TERM; while :; do sleep 0.1; done"
+    polite = "trap '' HUP; trap 'echo asked > /root/asked; exit' TERM; while :; do sleep 0.1; done"
     elsewhere = f'setsid unshare --mount sh -c "{_STUBBORN}"'
     with (
         host.entered("build", "sh", "-c", polite),
@@ -155,12 +147,15 @@ def test_destroy_asks_first_and_then_kills_all(host: Host) -> None:
         for pid in (stubborn, parent, child):
             assert not host.machine.path(f"/proc/{pid}").exists()
     assert host.units("mountns-build*") == []
+    host.run("rm", "/root/asked")
 
 
 def _elsewhere(host: Host, parent: int) -> list[int]:
-    """The processes of a unit that are in another mount namespace than PARENT."""
+    """The shells in the unit of PARENT that are in another mount namespace."""
     unit = host.show(host.unit_of(parent), "ControlGroup")
-    pids = host.out("cat", f"/sys/fs/cgroup{unit}/cgroup.procs").split()
+    all_of_it = host.out("cat", f"/sys/fs/cgroup{unit}/cgroup.procs").split()
+    shells = host.run("pgrep", "--exact", "sh", check=False).stdout.split()
+    pids = [pid for pid in all_of_it if pid in shells]
     links = {pid: host.run("readlink", f"/proc/{pid}/ns/mnt", check=False).stdout for pid in pids}
     return [int(pid) for pid, link in links.items() if link and link != links[str(parent)]]
 
