@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Somebody at a terminal of a machine: what he types, what he sees, and how large his window is."""
+"""Somebody at a terminal of a machine: what he types, what he sees, and how large his window is.
 
-import contextlib
+A user logs in, with a session of his own: without one, polkit asks him nothing.
+"""
+
 import fcntl
 import os
 import re
@@ -13,8 +15,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from . import leaks
-from .machine import Failed, Machine
+from .machine import Failed, Machine, end
 
 _TIOCGPTN = 0x80045430
 _TIOCSPTLCK = 0x40045431
@@ -22,24 +23,22 @@ _PAINT = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\r")
 
 
 class Console:
-    """A command in a machine, on a pseudoterminal of that machine; a context manager.
+    """The shell of a user, on a pseudoterminal of a machine; a context manager.
 
-    Arguments: machine; argv: the command; user: whose it is.
+    Attributes: seen: all that was to be seen, without colours.
     """
 
-    def __init__(self, machine: Machine, *argv: str, user: str = "") -> None:
+    def __init__(self, machine: Machine, user: str = "root") -> None:
         devices = f"/proc/{machine.pid}/root/dev/pts"
         self._master = os.open(f"{devices}/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         fcntl.ioctl(self._master, _TIOCSPTLCK, struct.pack("i", 0))
         (number,) = struct.unpack("I", fcntl.ioctl(self._master, _TIOCGPTN, b"\0" * 4))
         slave = os.open(f"{devices}/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            if user:
-                os.fchown(slave, int(machine.out("id", "--user", user)), -1)
             self.resize(24, 80)
             self._process = subprocess.Popen(
-                machine.command("setsid", "--ctty", "--wait", *argv, user=user),
-                env=machine.environment(user, {"TERM": "vt100"}),
+                machine.command("setsid", "--ctty", "--wait", "su", "--login", user),
+                env=machine.environment(env={"TERM": "vt100"}),
                 cwd="/",
                 stdin=slave,
                 stdout=slave,
@@ -49,6 +48,12 @@ class Console:
             os.close(slave)
         self.seen = ""
         self._read_to = 0
+        try:
+            self.enter("PS1='ready> '\r")
+            self.expect("^ready> ")
+        except BaseException:
+            self.close()
+            raise
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the size of the window."""
@@ -71,6 +76,14 @@ class Console:
                 return match
             if not self._more(deadline):
                 raise Failed(f"{pattern!r} was never to be seen, but:\n{self.seen}")
+
+    def sees(self, pattern: str, timeout: float = 1.0) -> bool:
+        """Whether something is to be seen within some time."""
+        try:
+            self.expect(pattern, timeout)
+        except Failed:
+            return False
+        return True
 
     def _more(self, deadline: float) -> bool:
         if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
@@ -98,15 +111,12 @@ class Console:
         return self._process.returncode
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, if that was not done."""
+        if self._master < 0:
+            return
         os.close(self._master)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        if self._process.poll() is None:
-            for pid in leaks.descendants(self._process.pid):
-                leaks.end(pid)
-            self._process.kill()
-            self._process.wait()
+        self._master = -1
+        end(self._process)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ def build(say: Callable[[str], None]) -> Path:
     given = os.environ.get("MOUNTNSD_DEB")
     if given:
         return Path(given).resolve()
-    say("building the Debian package")
+    say("building the Debian package ...")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     result = subprocess.run(
         ["make", "deb"],

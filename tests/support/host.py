@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A machine with mountnsd installed, and the people who use it."""
 
+import contextlib
 import json
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .machine import Machine
+from .machine import Failed, Machine
 
 BUS = ("org.mountnsd1", "/org/mountnsd1")
 MANAGER = "org.mountnsd1.Manager"
@@ -29,7 +32,7 @@ class Host:
         self.out = machine.out
         self.wait_for = machine.wait_for
         self.installed = ""
-        self._mark = ""
+        self._mark = 0.0
 
     def settle(self) -> None:
         """Have people move in.  Raises: machine.Failed."""
@@ -61,7 +64,7 @@ class Host:
 
     def call(self, method: str, *arguments: str, user: str = "") -> str:
         """What a method of the manager answers, as busctl shows it.  Raises: machine.Failed."""
-        return self.out("busctl", "--system", "call", *BUS, MANAGER, method, *arguments, user=user)
+        return self.out("busctl", "--system", "--", "call", *BUS, MANAGER, method, *arguments, user=user)
 
     def names(self) -> list[str]:
         """The namespaces that there are, by the daemon's word."""
@@ -89,7 +92,36 @@ class Host:
         found = [line.split() for line in lines if " - nsfs " in line]
         return {fields[4].rpartition("/")[2] for fields in found if fields[4].startswith("/run/mountnsd/ns/")}
 
+    @contextlib.contextmanager
+    def entered(self, name: str, *argv: str) -> Iterator[int]:
+        """A command entered by root, which runs for so long; its pid.  Options of enter may come first."""
+        before = set(self.units("mountns-*.service"))
+        found: list[int] = []
+
+        def began() -> bool:
+            if client.poll() is not None:
+                raise Failed(f"{argv} ended: {client.communicate()[0]}")
+            for unit in set(self.units("mountns-*.service")) - before:
+                pid = self.show(unit, "MainPID")
+                line = self.run("cat", f"/proc/{pid}/cmdline", check=False).stdout
+                if line.rstrip("\0").rpartition("\0")[2] == argv[-1]:
+                    found.append(int(pid))
+            return bool(found)
+
+        with self.machine.start("mountnsctl", "enter", name, *argv) as client:
+            self.wait_for(f"{argv} runs", began)
+            yield found[0]
+
+    def inside(self, name: str) -> set[int]:
+        """The processes in a namespace."""
+        shown = self.out("mountnsctl", "--json=short", "pids", name)
+        return {int(process["pid"]) for process in json.loads(shown)}
+
     # systemd
+
+    def unit_of(self, pid: int) -> str:
+        """The unit that a process is in."""
+        return self.out("cat", f"/proc/{pid}/cgroup").splitlines()[-1].rpartition("/")[2]
 
     def show(self, unit: str, name: str) -> str:
         """A property of a unit."""
@@ -128,12 +160,12 @@ class Host:
     # between tests
 
     def mark(self) -> None:
-        """Remember where the journal is."""
-        self._mark = self.machine.cursor()
+        """Remember when it is."""
+        self._mark = time.time()
 
     def since_mark(self, *arguments: str) -> str:
         """The journal since then."""
-        return self.machine.journal(f"--after-cursor={self._mark}", *arguments)
+        return self.machine.journal(f"--since=@{self._mark:.6f}", *arguments)
 
     def sweep(self) -> list[str]:
         """Take away what a test left; returns what that was."""

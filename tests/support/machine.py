@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,8 +29,34 @@ _BOOT = 60.0  # seconds
 _POWEROFF = 60.0
 
 
+def _reap_orphans() -> None:
+    """Collect what was started in a machine and has lost its parent here: the machine waits for that."""
+    for pid in leaks.children(os.getpid()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = Path(f"/proc/{pid}/status").read_text().splitlines()
+            if any(line.startswith("NSpid:") and len(line.split()) > 2 for line in status):
+                leaks.reap(pid)
+
+
 class Failed(AssertionError):
     """A command in the machine ended otherwise than it should."""
+
+
+def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Kill a command in a machine, if it runs still, and wait for it.
+
+    nsenter(1) is not killed itself: what it runs would be nobody's child in the machine, which waits for that one's
+    end when it goes down.
+    """
+    if process.poll() is None:
+        for pid in leaks.descendants(process.pid):
+            leaks.end(pid)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 class Machine:
@@ -56,6 +82,7 @@ class Machine:
 
         Raises: Failed with what it wrote on its console.
         """
+        leaks.become_subreaper()
         disk = self._directory / "disk"
         disk.mkdir()
         with self.console.open("wb") as console:
@@ -160,18 +187,23 @@ class Machine:
         """What a command in the machine writes, without the last newline.  Raises: as `run`."""
         return self.run(*argv, user=user, timeout=timeout).stdout.rstrip("\n")
 
-    def start(self, *argv: str, user: str = "", stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-        """Start a command in the machine; whoever starts it waits for it."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def start(self, *argv: str, user: str = "") -> Iterator[subprocess.Popen[str]]:
+        """A command that runs in the machine meanwhile, and is killed at the end if it does so still."""
+        process = subprocess.Popen(
             self.command(*argv, user=user),
             env=self.environment(user),
             cwd="/",
-            stdin=stdin,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
+        try:
+            yield process
+        finally:
+            end(process)
 
     def path(self, path: str) -> Path:
         """A path of the machine as it can be used here; symlinks on it must be relative."""
@@ -207,15 +239,16 @@ class Machine:
         self.run("journalctl", "--sync", check=False)
         return self.out("journalctl", "--no-pager", "--quiet", *arguments)
 
-    def cursor(self) -> str:
-        """Where the journal is now, for `--after-cursor=`."""
-        return self.journal("--lines=0", "--show-cursor").rpartition("-- cursor: ")[2].strip()
-
     def reboot(self) -> float:
         """Reboot it and wait until it is up again; returns how long it took to go down, in seconds."""
         old, start = self.pid, time.monotonic()
         self.run("systemctl", "reboot", check=False)
-        self.wait_for("the machine goes down", lambda: not leaks.alive(old), _POWEROFF)
+
+        def down() -> bool:
+            _reap_orphans()
+            return not leaks.alive(old)
+
+        self.wait_for("the machine goes down", down, _POWEROFF)
         took = time.monotonic() - start
         self.wait_up(old)
         return took
@@ -228,10 +261,11 @@ class Machine:
         assert self._supervisor is not None, "the machine is not started"
         start = time.monotonic()
         self.run("systemctl", "poweroff", check=False)
-        try:
-            self._supervisor.wait(_POWEROFF)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{self.release.name} does not go down; its console:\n{self.said()}") from None
+        while self._supervisor.poll() is None:
+            if time.monotonic() - start > _POWEROFF:
+                raise Failed(f"{self.release.name} does not go down; its console:\n{self.said()}")
+            _reap_orphans()
+            time.sleep(0.02)
         return time.monotonic() - start
 
     @property

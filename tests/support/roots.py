@@ -96,7 +96,7 @@ def tree(release: Release, say: Callable[[str], None]) -> Path:
         if not whole.is_dir():
             for partial in place.glob(f".{release.name}-*"):  # nobody is at work on it: the lock is ours
                 shutil.rmtree(partial)
-            say(f"making a root tree of Debian {release.name} in {whole} (about half a minute)")
+            say(f"making a root tree of Debian {release.name} in {whole} (about half a minute) ...")
             _make(recipe, release, whole)
     return whole
 

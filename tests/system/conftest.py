@@ -73,7 +73,7 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
     def tell(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{text} ...")
+            reporter.write_line(f"\n{text}")
 
     return tell
 
