@@ -77,14 +77,6 @@ class Console:
             if not self._more(deadline):
                 raise Failed(f"{pattern!r} was never to be seen, but:\n{self.seen}")
 
-    def sees(self, pattern: str, timeout: float = 1.0) -> bool:
-        """Whether something is to be seen within some time."""
-        try:
-            self.expect(pattern, timeout)
-        except Failed:
-            return False
-        return True
-
     def _more(self, deadline: float) -> bool:
         if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
             return False

@@ -114,6 +114,16 @@ def test_the_exit_status_is_the_command_s(host: Host) -> None:
     assert host.units("mountns-build-*.service") == []
 
 
+def test_nothing_stays_of_what_has_ended(host: Host) -> None:
+    places = ("find", "/run", "-xdev", "-name", "*mountns-build*")
+    before = host.out(*places)
+    for _ in range(3):
+        host.run("mountnsctl", "enter", "build", "true")
+    host.wait_for("the units are gone", lambda: host.units("mountns-build-*.service") == [])
+    host.wait_for("their records are gone", lambda: host.out("ls", "/run/mountnsd/entered") == "")
+    assert host.out(*places) == before
+
+
 @pytest.mark.parametrize("how", ["killed", "restarted"])
 def test_the_exit_status_comes_though_the_daemon_ends_meanwhile(host: Host, how: str) -> None:
     command = "echo began; sleep 2; exit 7"
