@@ -63,6 +63,18 @@ class Console:
         """Type something; a line ends with a carriage return."""
         os.write(self._master, text.encode())
 
+    def enter_unseen(self, text: str, timeout: float = 15.0) -> None:
+        """Type something once the terminal does not show it any more: what is typed before is thrown away.
+
+        Raises: Failed if it goes on showing it.
+        """
+        deadline = time.monotonic() + timeout
+        while termios.tcgetattr(self._master)[3] & termios.ECHO:
+            if time.monotonic() > deadline:
+                raise Failed(f"the terminal shows what is typed:\n{self.seen}")
+            time.sleep(0.01)
+        self.enter(text)
+
     def expect(self, pattern: str, timeout: float = 15.0) -> re.Match[str]:
         """Wait until something is to be seen that was not expected yet.
 
