@@ -63,6 +63,18 @@ class Console:
         """Type something; a line ends with a carriage return."""
         os.write(self._master, text.encode())
 
+    def enter_unseen(self, text: str, timeout: float = 15.0) -> None:
+        """Type something once the terminal does not show it any more: what is typed before is thrown away.
+
+        Raises: Failed if it goes on showing it.
+        """
+        deadline = time.monotonic() + timeout
+        while termios.tcgetattr(self._master)[3] & termios.ECHO:
+            if time.monotonic() > deadline:
+                raise Failed(f"the terminal shows what is typed:\n{self.seen}")
+            time.sleep(0.01)
+        self.enter(text)
+
     def expect(self, pattern: str, timeout: float = 15.0) -> re.Match[str]:
         """Wait until something is to be seen that was not expected yet.
 
@@ -76,14 +88,6 @@ class Console:
                 return match
             if not self._more(deadline):
                 raise Failed(f"{pattern!r} was never to be seen, but:\n{self.seen}")
-
-    def sees(self, pattern: str, timeout: float = 1.0) -> bool:
-        """Whether something is to be seen within some time."""
-        try:
-            self.expect(pattern, timeout)
-        except Failed:
-            return False
-        return True
 
     def _more(self, deadline: float) -> bool:
         if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:

@@ -62,15 +62,16 @@ def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
 class Machine:
     """A booted machine; a context manager that has it running inside.
 
-    Arguments: release: what it is; tree: its root tree, which is not written to.
+    Arguments: release: what it is; tree: its root tree, which is not written to; place: an existing directory, in
+        which it makes one of its own.
 
     Attributes: pid: its PID 1, as seen from here; console: the file with what it wrote there.
     """
 
-    def __init__(self, release: Release, tree: Path) -> None:
+    def __init__(self, release: Release, tree: Path, place: Path) -> None:
         self.release = release
         self._tree = tree
-        self._directory = Path(tempfile.mkdtemp(prefix=f"mountnsd-machine-{release.name}-"))
+        self._directory = Path(tempfile.mkdtemp(prefix=f"machine-{release.name}-", dir=place))
         self.console = self._directory / "console"
         self._name = f"mountnsd-test-{release.name}-{os.getpid()}"
         self._supervisor: subprocess.Popen[bytes] | None = None

@@ -31,6 +31,7 @@ _STORY = (
     "test_reload",
     "test_declared",
     "test_dependency",
+    "test_service",
     "test_upgrade",
     "test_scores",
     "test_boot",
@@ -46,6 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ours = [item for item in items if here in item.path.parents]
     releases = [release.name for release in roots.RELEASES]
+
+    strange = {item.path.stem for item in ours} - set(_STORY)
+    if strange:
+        raise pytest.UsageError(f"these tests have no place in the story of {__file__}: {strange}")
 
     def place(item: pytest.Item) -> tuple[int, int]:
         call: Any = getattr(item, "callspec", None)
@@ -91,10 +96,12 @@ def package_tests() -> str:
 
 
 @pytest.fixture(scope="session", params=roots.RELEASES, ids=lambda release: str(release.name))
-def host(request: pytest.FixtureRequest, package: Path, say: Callable[[str], None]) -> Iterator[Host]:
+def host(
+    request: pytest.FixtureRequest, base: Path, package: Path, say: Callable[[str], None]
+) -> Iterator[Host]:
     """A booted machine with the package installed, and some people."""
     release: roots.Release = request.param
-    with Machine(release, roots.tree(release, say)) as machine:
+    with Machine(release, roots.tree(release, say), base) as machine:
         running = Host(machine)
         running.settle()
         running.install(package)

@@ -21,7 +21,7 @@ def test_what_is_declared_is_back(host: Host) -> None:
     assert host.names() == ["build"]
     check(host)
     assert host.out("mountnsctl", "enter", "build", "ls", "/mnt") == ""
-    assert host.machine.journal("--boot", f"--unit={DAEMON}", f"--unit={UNIT}", "--priority=warning") == ""
+    assert host.machine.journal("--boot", f"--unit={DAEMON}", "--priority=warning") == ""
     host.run("systemctl", "disable", "--now", UNIT)
     host.run("rm", FILE)
     assert host.pins() == set()

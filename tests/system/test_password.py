@@ -22,7 +22,7 @@ def _ask(console: Console, password: str) -> None:
     console.expect(r"org\.mountnsd1\.enter")
     console.expect(ADMIN)
     console.expect("Password: ")
-    console.enter(password + "\r")
+    console.enter_unseen(password + "\r")
 
 
 def test_the_right_password_opens(host: Host, build: None) -> None:
