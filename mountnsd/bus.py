@@ -40,6 +40,10 @@ _TIMEOUT = 25.0  # seconds that a call of ours may take, as libdbus has it
 _SIMPLE = frozenset("ybnqiuxtdsog") | {"as", "a{ss}"}
 
 
+# Whoever leaves the bus.  One rule for all whom we watch: a bus has a limit for the rules of a connection.
+_LEAVING = f"type='signal',sender='{DRIVER}',member='NameOwnerChanged',arg2=''"
+
+
 class _TooLarge(Exception):
     """A message is larger than a bus would take."""
 
@@ -184,6 +188,7 @@ class Bus:
         bus._stream.start()
         (bus.unique_name,) = await bus.call_driver("Hello")
         (bus.id,) = await bus.call_driver("GetId")
+        await bus.call_driver("AddMatch", "s", _LEAVING)
         return bus
 
     def close(self) -> None:
@@ -254,13 +259,14 @@ class Bus:
         return await self.call(DRIVER, DRIVER_PATH, DRIVER, member, signature, body)
 
     async def watch(self, unique_name: str) -> asyncio.Future[None]:
-        """A future that is done when the connection `unique_name` has left the bus.  See `unwatch`."""
+        """A future that is done when the connection `unique_name` has left the bus.  See `unwatch`.
+
+        Raises: CallError, Disconnected.
+        """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         watchers = self._watched.setdefault(unique_name, set())
         watchers.add(future)
         try:
-            if len(watchers) == 1:
-                await self.call_driver("AddMatch", "s", _match(unique_name))
             (here,) = await self.call_driver("NameHasOwner", "s", unique_name)
         except BaseException:
             self.unwatch(unique_name, future)
@@ -278,7 +284,6 @@ class Bus:
         watchers.discard(future)
         if not watchers:
             del self._watched[unique_name]
-            self.send_only(DRIVER, DRIVER_PATH, DRIVER, "RemoveMatch", "s", _match(unique_name))
 
     # Answers and signals
 
@@ -423,10 +428,6 @@ class Bus:
             if not reply.done():
                 reply.set_exception(Disconnected(reason))
         self._pending.clear()
-
-
-def _match(unique_name: str) -> str:
-    return f"type='signal',sender='{DRIVER}',member='NameOwnerChanged',arg0='{unique_name}',arg2=''"
 
 
 def _result(frame: Frame) -> list[Any]:

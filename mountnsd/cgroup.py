@@ -5,9 +5,12 @@ Source: the kernel's Documentation/admin-guide/cgroup-v2.rst (cgroup.events).
 """
 
 import asyncio
+import errno
 import os
 import select
 from pathlib import Path
+
+from mountnsd import syscalls
 
 ROOT = Path("/sys/fs/cgroup")
 
@@ -16,16 +19,22 @@ def populated(group: str) -> bool:
     """Whether processes are in a control group or below it.
 
     Arguments: group: its path below the root of all, as systemd gives it.
-    Raises: OSError, where it cannot be told (ENOENT: there is no such group, or none of the unified hierarchy).
+    Raises: OSError, where it cannot be told: EOPNOTSUPP without the unified hierarchy.
     """
-    return _says_populated((ROOT / group.lstrip("/") / "cgroup.events").read_bytes())
+    try:
+        return _says_populated(_events(group).read_bytes())
+    except FileNotFoundError:
+        return False
 
 
 async def emptied(group: str) -> None:
     """Wait until no process is left in a control group.  Raises OSError as `populated`."""
     loop = asyncio.get_running_loop()
     empty: asyncio.Future[None] = loop.create_future()
-    fd = os.open(ROOT / group.lstrip("/") / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(_events(group), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     try:
         # The file is always readable; what tells of a change is POLLPRI, which asyncio has not got.
         with select.epoll() as changes:
@@ -48,6 +57,17 @@ async def emptied(group: str) -> None:
                 loop.remove_reader(changes.fileno())
     finally:
         os.close(fd)
+
+
+def _events(group: str) -> Path:
+    """The file that tells.  Raises: OSError: EOPNOTSUPP: what is missing here may be in another hierarchy."""
+    fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if syscalls.fstatfs_type(fd) != syscalls.CGROUP2_SUPER_MAGIC:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(ROOT))
+    finally:
+        os.close(fd)
+    return ROOT / group.lstrip("/") / "cgroup.events"
 
 
 def _says_populated(text: bytes) -> bool:

@@ -136,7 +136,7 @@ class Daemon:
             ) from None
         if not owned:
             raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
-        await service.entering.recover()
+        service.entering.recover()
         notice = Notice(self._registry)
         alive = asyncio.ensure_future(_keep_alive())
         self._idling = asyncio.ensure_future(self._until_idle())

@@ -5,19 +5,22 @@ Out of scope: how the process is made (launcher.py, transient.py).
 """
 
 import asyncio
+import errno
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-from mountnsd import helper, identity, names, options, program
+from mountnsd import helper, identity, names, options, program, waiting
 from mountnsd.authority import Action
-from mountnsd.bus import Bus
+from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.callers import Caller
-from mountnsd.errors import LimitsExceeded
+from mountnsd.errors import EnterFailed, LimitsExceeded, NamespaceBusy
 from mountnsd.identity import Identity
 from mountnsd.interface import MANAGER, NAMESPACE
 from mountnsd.methods import Methods, details_of, plain_options
-from mountnsd.named import Namespace
+from mountnsd.named import Key, Namespace
 from mountnsd.options import EnterOptions
 from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.program import Passed
@@ -27,7 +30,10 @@ from mountnsd.running import Running, Starter
 
 log = logging.getLogger(__name__)
 
-MAX_PER_USER = 256  # processes that one user but root may have started by Enter and that have not ended
+MAX_PER_USER = (
+    256  # processes that one user but root may have started by Enter and of which something is left
+)
+_PATIENCE = 60.0  # seconds that a process may be on its way: execve(2) of a file on FUSE or NFS may hang
 
 
 class Entering:
@@ -39,6 +45,8 @@ class Entering:
         self._methods = methods
         self._starter = starter
         self._started: Counter[int] = Counter()  # by the caller's uid
+        self._on_their_way: defaultdict[Key, set[asyncio.Task[Running]]] = defaultdict(set)
+        self._ending: Counter[Key] = Counter()
         self._followers: set[asyncio.Task[None]] = set()
 
     def entries(self) -> dict[tuple[str, str], Entry]:
@@ -48,7 +56,7 @@ class Entering:
 
     @property
     def running(self) -> int:
-        """How many processes that Enter started have not ended."""
+        """Of how many processes that Enter started something is left."""
         return self._started.total()
 
     async def close(self) -> None:
@@ -57,15 +65,32 @@ class Entering:
             follower.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)
 
-    async def recover(self) -> None:
-        """Go on with the processes that an earlier daemon started.  Raises CallError, Disconnected."""
-        for origin, process in await self._starter.recover():
-            here = origin.bus == self._bus.id
-            gone: asyncio.Future[None] | None = None
-            if origin.kill_on_disconnect:
-                gone = await self._bus.watch(origin.caller) if here else _done()
+    def recover(self) -> None:
+        """Go on with the processes that an earlier daemon started."""
+        for origin, process in self._starter.recover():
             self._started[origin.uid] += 1
-            self._follow(process, origin, gone)
+            self._follow(process, origin, None)
+
+    def entering(self, found: Namespace) -> int:
+        """How many processes are on their way into a namespace, and not yet to be seen inside."""
+        return len(self._on_their_way.get(found.key, ()))
+
+    @asynccontextmanager
+    async def ending(self, found: Namespace) -> AsyncIterator[None]:
+        """While a namespace is cleared by force: end who is on the way, and what was entered, and let nobody in."""
+        self._ending[found.key] += 1
+        try:
+            coming = list(self._on_their_way.get(found.key, ()))
+            for task in coming:
+                task.cancel()
+            if coming:
+                await asyncio.wait(coming)
+            await self._starter.end_all(found)
+            yield
+        finally:
+            self._ending[found.key] -= 1
+            if not self._ending[found.key]:
+                del self._ending[found.key]
 
     async def _enter(self, request: Request) -> Plan:
         found, (argv, fds, given) = self._methods.subject(request)
@@ -96,42 +121,41 @@ class Entering:
         who: Identity,
         caller: Caller,
     ) -> Answer:
-        gone = await self._bus.watch(caller.name) if chosen.kill_on_disconnect else None
-        try:
-            self._check_quota(caller)  # again: others may have been started while the question was open
-        except LimitsExceeded:
-            if gone is not None:
-                self._bus.unwatch(caller.name, gone)
-            raise
+        gone = await self._watch(caller.name) if chosen.kill_on_disconnect else None
         origin = Origin(
             namespace=found.name,
             inode=found.inode,
+            id=found.id,
             uid=caller.uid,
             caller=caller.name,
             bus=self._bus.id,
             kill_on_disconnect=chosen.kill_on_disconnect,
         )
-        self._started[caller.uid] += 1
+        counted = False
         namespace = -1
         try:
+            self._check_quota(caller)  # again: others may have been started while the question was open
+            self._started[caller.uid] += 1
+            counted = True
             namespace = self._registry.open(found)
-            process = await self._starter.launch(
-                program.Request(
-                    namespace=found.name,
-                    namespace_fd=namespace,
-                    argv=argv,
-                    identity=who,
-                    env=chosen.env,
-                    cwd=chosen.cwd,
-                    fds={},
-                    passed=passed,
-                    tty=chosen.tty,
-                    new_privileges=chosen.new_privileges,
-                ),
-                origin,
+            request = program.Request(
+                namespace=found.name,
+                namespace_fd=namespace,
+                argv=argv,
+                identity=who,
+                env=chosen.env,
+                cwd=chosen.cwd,
+                fds={},
+                passed=passed,
+                tty=chosen.tty,
+                new_privileges=chosen.new_privileges,
             )
+            process = await self._launch(found, request, origin, gone)
         except BaseException:
-            self._ended(origin, gone)
+            if counted:
+                self._ended(origin)
+            if gone is not None:
+                self._bus.unwatch(origin.caller, gone)
             raise
         finally:
             if namespace >= 0:
@@ -144,9 +168,54 @@ class Entering:
             caller.uid,
             extra={"mountns_name": found.name, "mountns_inode": found.inode, "caller_uid": caller.uid},
         )
-        pidfd = os.dup(process.pidfd)
-        self._follow(process, origin, gone)
+        try:
+            pidfd = os.dup(process.pidfd)
+        except OSError:
+            await process.kill()
+            raise
+        finally:
+            self._follow(process, origin, gone)
         return Answer([process.pid, 0], [pidfd])
+
+    async def _launch(
+        self, found: Namespace, request: program.Request, origin: Origin, gone: asyncio.Future[None] | None
+    ) -> Running:
+        """Start it, unless the caller leaves, the namespace is ended, or it takes too long.
+
+        Raises: EnterFailed, NamespaceBusy.
+        """
+        if found.key in self._ending:
+            raise NamespaceBusy(f"Namespace '{found.name}' is just being cleared; nobody can enter it.")
+        launching: asyncio.Task[Running] = asyncio.ensure_future(self._starter.launch(request, origin))
+        self._on_their_way[found.key].add(launching)
+        try:
+            await asyncio.wait(
+                (launching, gone) if gone is not None else (launching,),
+                timeout=_PATIENCE,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not launching.done():
+                launching.cancel()
+            await asyncio.wait((launching,))
+        except asyncio.CancelledError:
+            launching.cancel()
+            await asyncio.wait((launching,))  # it works with descriptors of ours
+            raise
+        finally:
+            self._on_their_way[found.key].discard(launching)
+            if not self._on_their_way[found.key]:
+                del self._on_their_way[found.key]
+        if launching.cancelled():
+            what = f"Cannot run {names.shown(program.shown(request))} in namespace '{found.name}'"
+            raise EnterFailed(what, "start", errno.ECANCELED, "It was ended before it ran.")
+        return launching.result()
+
+    async def _watch(self, name: str) -> asyncio.Future[None]:
+        """As Bus.watch; raises LimitsExceeded where the bus refuses."""
+        try:
+            return await self._bus.watch(name)
+        except CallError as error:
+            raise LimitsExceeded(f"The bus does not let us watch you: {error.message}.") from None
 
     def _check_quota(self, caller: Caller) -> None:
         if caller.uid and self._started[caller.uid] >= MAX_PER_USER:
@@ -160,15 +229,19 @@ class Entering:
         follower.add_done_callback(self._followers.discard)
 
     async def _see_through(self, process: Running, origin: Origin, gone: asyncio.Future[None] | None) -> None:
-        """Wait until the process has ended, and tell the caller; or end it when the caller has gone."""
+        """Wait until the process has ended, and tell the caller; end it when he has gone.  See it over."""
         try:
+            if (
+                origin.kill_on_disconnect and not origin.told and gone is None
+            ):  # an earlier daemon watched him
+                gone = await self._watch_again(origin)
             if gone is not None:
                 await asyncio.wait((process.exited, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not process.exited.done():
                     log.info("Process %d is killed: its caller has left the bus", process.pid)
                     await process.kill()
             code, status = await asyncio.shield(process.exited)
-            if origin.bus == self._bus.id:
+            if origin.bus == self._bus.id and process.pid and not origin.told:
                 self._bus.signal(
                     names.ROOT_PATH,
                     MANAGER,
@@ -180,22 +253,32 @@ class Entering:
                     status,
                     destination=origin.caller,
                 )
+            process.told()
+            process.close()
+            await asyncio.shield(process.over)
+        except Disconnected:
+            pass  # the daemon ends; the next one goes on from here
         finally:
             process.close()
-            self._ended(origin, gone)
+            self._ended(origin)
+            if gone is not None:
+                self._bus.unwatch(origin.caller, gone)
 
-    def _ended(self, origin: Origin, gone: asyncio.Future[None] | None) -> None:
+    async def _watch_again(self, origin: Origin) -> asyncio.Future[None]:
+        """Watch the caller of an earlier daemon.  On another bus he is gone, whoever has his name there."""
+        if origin.bus != self._bus.id:
+            gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            gone.set_result(None)
+            return gone
+        async for _ in waiting.patience():
+            with suppress(CallError):
+                return await self._bus.watch(origin.caller)
+        raise AssertionError  # patience has no end
+
+    def _ended(self, origin: Origin) -> None:
         self._started[origin.uid] -= 1
         if not self._started[origin.uid]:
             del self._started[origin.uid]
-        if gone is not None:
-            self._bus.unwatch(origin.caller, gone)
-
-
-def _done() -> asyncio.Future[None]:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    future.set_result(None)
-    return future
 
 
 def _identify(caller: Caller, user: str | None) -> Identity:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from mountnsd import child, disposal, names, output, program
 from mountnsd.channel import failure_of, follow
+from mountnsd.named import Namespace
 from mountnsd.program import Request
 from mountnsd.records import Origin
 
@@ -32,8 +33,8 @@ _REAP_PATIENCE = 1.0  # seconds; one that was killed can sit in the kernel for l
 class Process:
     """A child of ours that was started, until it has been waited for.
 
-    Attributes: pid; pidfd: ours until `close`; exited: (si_code, si_status) as in waitid(2).  A task that may be
-        cancelled awaits `asyncio.shield(process.exited)`.
+    Attributes: pid; pidfd: ours until `close`; exited: (si_code, si_status) as in waitid(2); over: done with it.  A
+        task that may be cancelled awaits `asyncio.shield(process.exited)`.
     """
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -42,6 +43,7 @@ class Process:
         self.pidfd = pidfd
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        self.over: asyncio.Future[None] = self._loop.create_future()
         self._reaped = False
         self._closed = False
         self._loop.add_reader(pidfd, self._reap)
@@ -51,6 +53,9 @@ class Process:
         if self._reaped or self._closed:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         signal.pidfd_send_signal(self.pidfd, number)
+
+    def told(self) -> None:
+        """Nothing: another daemon could not tell."""
 
     def close(self) -> None:
         """Give up the pidfd.  A process that still runs goes on, and is waited for when it ends."""
@@ -85,6 +90,8 @@ class Process:
         self._close_if_unused()
         if not self.exited.done():
             self.exited.set_result(status)
+        if not self.over.done():
+            self.over.set_result(None)
 
     def _close_if_unused(self) -> None:
         if self._reaped and self._closed:
@@ -95,11 +102,11 @@ class Process:
 class Launcher:
     """Starts processes as plain children: without systemd, and where its units are not wanted."""
 
-    async def recover(self) -> list[tuple[Origin, Process]]:
+    def recover(self) -> list[tuple[Origin, Process]]:
         """None: what was the child of an earlier daemon is nobody's now."""
         return []
 
-    async def end_all(self, namespace: str) -> None:
+    async def end_all(self, namespace: Namespace) -> None:
         """Nothing: that the processes belong together, only their mount namespace tells."""
 
     async def namespace_gone(self, namespace: str) -> None:

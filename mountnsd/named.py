@@ -4,9 +4,12 @@
 Out of scope: how it comes to be and ends (registry.py).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+
+Key = tuple[str, int, int]  # name, inode, 64-bit id
 
 
 class State(StrEnum):
@@ -29,6 +32,11 @@ class Namespace:
     labels: dict[str, str]
     state: State = State.ACTIVE
 
+    @property
+    def key(self) -> Key:
+        """Which namespace it is: another one may bear its name later."""
+        return self.name, self.inode, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -38,18 +46,16 @@ class Limits:
     per_owner: int = 256
 
 
-async def _nothing(_: str) -> None:
-    pass
-
-
 @dataclass(slots=True)
 class Listener:
     """Who is told of changes.  `changed` comes for the same namespace in another state.
 
-    `ending` is waited for before the processes inside a namespace are killed: it ends those that it knows better.
+    `entering`: how many are on their way into a namespace and cannot be seen inside yet.  `ending`: entered while the
+    processes inside are killed; it ends those that are known better, and lets nobody else in.
     """
 
     added: Callable[[Namespace], None] = lambda _: None
     removed: Callable[[Namespace], None] = lambda _: None
     changed: Callable[[Namespace], None] = lambda _: None
-    ending: Callable[[str], Awaitable[None]] = _nothing
+    entering: Callable[[Namespace], int] = lambda _: 0
+    ending: Callable[[Namespace], AbstractAsyncContextManager[None]] = lambda _: nullcontext()

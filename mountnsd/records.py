@@ -13,9 +13,10 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 
 from mountnsd import names, rootfile
+from mountnsd.named import Key
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +30,24 @@ _MAX_SIZE = 4096
 class Origin:
     """Whose doing a process in a namespace is.
 
-    Arguments: namespace, inode: where it was entered; uid: of the caller; caller: his connection's unique name;
+    Arguments: namespace, inode, id: where it was entered; uid: of the caller; caller: his connection's unique name;
         bus: the id of the bus that the connection is on, since another bus gives the same names to others;
-        kill_on_disconnect: whether it ends with that connection.
+        kill_on_disconnect: whether it ends with that connection; told: the caller knows how it ended.
     """
 
     namespace: str
     inode: int
     uid: int
     caller: str
+    id: int = 0
     bus: str = ""
     kill_on_disconnect: bool = False
+    told: bool = False
+
+    @property
+    def key(self) -> Key:
+        """Which namespace it was, as of Namespace."""
+        return self.namespace, self.inode, self.id
 
 
 class Records:
@@ -59,7 +67,19 @@ class Records:
     def write(self, origin: Origin) -> str:
         """Keep `origin`; returns its number.  Raises OSError (ENOSPC)."""
         number = secrets.token_hex(8)
+        self._write(number, origin)
+        return number
+
+    def mark_told(self, number: str, origin: Origin) -> None:
+        """Keep that the caller knows how it ended.  What cannot be kept is logged: he may then be told again."""
+        try:
+            self._write(number, replace(origin, told=True))
+        except OSError as error:
+            log.warning("The record %s cannot be written: %s", number, error.strerror)
+
+    def _write(self, number: str, origin: Origin) -> None:
         new = f".{number}.new"
+        self._unlink(new)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
         try:
             with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -68,7 +88,6 @@ class Records:
         except BaseException:
             self._unlink(new)
             raise
-        return number
 
     def remove(self, number: str) -> None:
         """Forget it; harmless where there is none."""
@@ -79,20 +98,16 @@ class Records:
         found = {}
         for entry in os.listdir(self._fd):
             number = entry.removesuffix(_SUFFIX)
-            if _NUMBER.fullmatch(number) and entry.endswith(_SUFFIX):
-                origin = self._read(entry)
-                if origin is not None:
-                    found[number] = origin
-                    continue
-            log.warning("Dropped what tells of no process that was entered: %s", names.shown(entry))
-            self._unlink(entry)
+            try:
+                if not _NUMBER.fullmatch(number) or not entry.endswith(_SUFFIX):
+                    raise ValueError("no name of a record")
+                found[number] = _decode(rootfile.read(entry, _MAX_SIZE, self._fd))
+            except OSError as error:  # it may be all right but for a lack of descriptors, say
+                log.warning("The record %s cannot be read: %s", names.shown(entry), error.strerror)
+            except (rootfile.Untrusted, ValueError, TypeError, RecursionError):
+                log.warning("Dropped what tells of no process that was entered: %s", names.shown(entry))
+                self._unlink(entry)
         return found
-
-    def _read(self, entry: str) -> Origin | None:
-        try:
-            return _decode(rootfile.read(entry, _MAX_SIZE, self._fd))
-        except (OSError, rootfile.Untrusted, ValueError, TypeError, RecursionError):
-            return None
 
     def _unlink(self, entry: str) -> None:
         try:
@@ -105,14 +120,21 @@ class Records:
 
 def _decode(text: bytes) -> Origin:
     """Raises ValueError or TypeError for anything that `write` would not have written."""
-    origin = Origin(**json.loads(text))
-    if not all(type(number) is int for number in (origin.inode, origin.uid)):
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("no record")
+    known = {field.name for field in fields(Origin)}
+    origin = Origin(**{key: value[key] for key in value.keys() & known})  # a later version may know more
+    if not all(type(number) is int for number in (origin.inode, origin.id, origin.uid)):
         raise TypeError("a number is none")
-    if not 0 <= origin.inode < 1 << 64 or not 0 <= origin.uid < 1 << 32:
+    if (
+        not all(0 <= number < 1 << 64 for number in (origin.inode, origin.id))
+        or not 0 <= origin.uid < 1 << 32
+    ):
         raise ValueError("a number is out of range")
     if not all(isinstance(word, str) for word in (origin.namespace, origin.caller, origin.bus)):
         raise TypeError("a text is none")
-    if not isinstance(origin.kill_on_disconnect, bool):
+    if not isinstance(origin.kill_on_disconnect, bool) or not isinstance(origin.told, bool):
         raise TypeError("a switch is none")
     if not names.is_valid(origin.namespace) or not origin.caller.startswith(":"):
         raise ValueError("a name is none")

@@ -236,22 +236,31 @@ class Registry:
             self._check_current(found)
             inside = processes.inside(found.inode)
             if options.kill:
-                await self.listener.ending(found.name)
-                await processes.end(found.inode)
-                left = processes.inside(found.inode)
-                if left:
-                    raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
+                async with self.listener.ending(found):
+                    await processes.end(found.inode)
+                    left = processes.inside(found.inode)
+                    if left:
+                        raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
+                    self._drop(found)
             elif inside and not options.lazy:
                 raise NamespaceBusy(_busy(found.name, inside, "are inside"))
-            self._check_current(found)
-            if self.holder.unpin(found.name, found.inode):
-                log.info(
-                    "The pin of namespace %s was held open: the namespace ends when that is closed",
-                    found.name,
+            elif self.listener.entering(found) and not options.lazy:
+                raise NamespaceBusy(
+                    f"Namespace '{found.name}' is busy: somebody is just entering. Try again."
                 )
-            self._metadata.remove(found.name)
-            self._forget(found)
+            else:
+                self._drop(found)
             return [process.pid for process in inside]
+
+    def _drop(self, found: Namespace) -> None:
+        """Raises NamespaceStale, NoSuchNamespace, MountFailed."""
+        self._check_current(found)
+        if self.holder.unpin(found.name, found.inode):
+            log.info(
+                "The pin of namespace %s was held open: the namespace ends when that is closed", found.name
+            )
+        self._metadata.remove(found.name)
+        self._forget(found)
 
     def _forget(self, found: Namespace) -> None:
         del self._namespaces[found.name]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Files that only root can have written: opened without following a link, and looked at before they are read."""
 
+import errno
 import os
 import stat
 
@@ -15,10 +16,15 @@ def read(path: str, most: int, dir_fd: int | None = None) -> bytes:
     """The content of a plain file of root's.
 
     Arguments: path: relative to `dir_fd`, where there is one; most: bytes, more are an error.
-    Raises: Untrusted: it is no plain file, others than root can write it, or it is too long; OSError: ENOENT, ELOOP
-        (a symbolic link), and so on.
+    Raises: Untrusted: it is a symbolic link or no plain file, others than root can write it, or it is too long;
+        OSError: ENOENT, and so on.
     """
-    fd = os.open(path, _OPEN, dir_fd=dir_fd)
+    try:
+        fd = os.open(path, _OPEN, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Untrusted("it is a symbolic link") from None
+        raise
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

@@ -17,7 +17,7 @@ from typing import Any
 
 from mountnsd import interface, names
 from mountnsd.authority import Authority, CallerVanished
-from mountnsd.bus import Bus, Call, Disconnected
+from mountnsd.bus import Bus, Call, CallError, Disconnected
 from mountnsd.callers import Caller, Callers
 from mountnsd.entering import Entering
 from mountnsd.errors import (
@@ -74,7 +74,9 @@ class Service:
         self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
         self.last_call = asyncio.get_running_loop().time()
-        registry.listener = Listener(self._added, self._removed, self._changed, starter.end_all)
+        registry.listener = Listener(
+            self._added, self._removed, self._changed, self.entering.entering, self.entering.ending
+        )
 
     def start(self) -> None:
         """Take calls."""
@@ -239,8 +241,8 @@ class Service:
         """Nobody waits for it, so nobody else would hear of a fault."""
         try:
             await self._starter.namespace_gone(name)
-        except Disconnected:
-            pass
+        except (CallError, Disconnected) as error:
+            log.warning("The units of namespace %s are left as they are: %s", name, error)
         except Exception:
             log.exception("The units of namespace %s could not be looked after", name)
 

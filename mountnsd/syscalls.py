@@ -78,6 +78,7 @@ NS_GET_MNTNS_ID = 0x8008B705
 
 # linux/magic.h
 NSFS_MAGIC = 0x6E736673
+CGROUP2_SUPER_MAGIC = 0x63677270
 
 # linux/prctl.h, linux/keyctl.h
 PR_SET_NO_NEW_PRIVS = 38

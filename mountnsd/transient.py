@@ -18,14 +18,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mountnsd import cgroup, handover, names, program, starter, units, waiting
-from mountnsd.bus import CallError, Variant
+from mountnsd.bus import CallError, Disconnected, Variant
 from mountnsd.channel import failure_of, follow
 from mountnsd.errors import EnterFailed
+from mountnsd.named import Namespace
 from mountnsd.program import Request
 from mountnsd.records import Origin, Records
 from mountnsd.unitprocess import UnitProcess
@@ -51,7 +51,7 @@ class TransientLauncher:
         self._units = systemd
         self._records = records
         self._kept = kept
-        self._processes: dict[str, UnitProcess] = {}
+        self._processes: set[UnitProcess] = set()
         self._chores: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -59,7 +59,7 @@ class TransientLauncher:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
-        await asyncio.gather(*(process.forsake() for process in self._processes.values()))
+        await asyncio.gather(*(process.forsake() for process in self._processes))
         self._records.close()
 
     async def launch(self, request: Request, origin: Origin) -> UnitProcess:
@@ -75,14 +75,14 @@ class TransientLauncher:
             number = self._records.write(origin)
         except OSError as error:
             raise failure_of(what, "open", error.errno) from error
-        begun = False
+        process = None
         try:
             with contextlib.ExitStack() as stack:
                 channel = await self._begin(request, origin, number, what, stack)
                 pid, pidfd = await _introduced(channel, what)
-                process = UnitProcess(self._units, number, origin, pid, pidfd, self._see_off)
-                self._processes[number] = process
-                begun = True
+                process = self._look_after(
+                    UnitProcess(self._units, self._records, number, origin, pid, pidfd)
+                )
                 try:
                     await follow(channel, what)
                 except BaseException:
@@ -90,99 +90,60 @@ class TransientLauncher:
                     raise
                 return process
         finally:
-            if not begun:
-                self._later(self._abandon(number, origin))
+            if process is None:  # there may be a unit, or may come to be one
+                self._look_after(UnitProcess(self._units, self._records, number, origin, abandoned=True))
 
-    async def recover(self) -> list[tuple[Origin, UnitProcess]]:
-        """Take over the units that an earlier daemon started, those that have ended meanwhile among them.
+    def recover(self) -> list[tuple[Origin, UnitProcess]]:
+        """Take over the units that an earlier daemon started, those that have ended meanwhile among them."""
+        return [
+            (origin, self._look_after(UnitProcess(self._units, self._records, number, origin)))
+            for number, origin in self._records.all().items()
+        ]
 
-        What systemd does not answer for is left to the next daemon.  Raises: Disconnected.
-        """
-        found = []
-        for number, origin in self._records.all().items():
-            process = await units.tolerant(self._adopt(number, origin))
-            if process is not None:
-                self._processes[number] = process
-                found.append((origin, process))
-        return found
-
-    async def _adopt(self, number: str, origin: Origin) -> UnitProcess | None:
-        unit = units.service_in(origin.namespace, number)
-        main = await self._units.main(unit)
-        if main is None or not main.pid:
-            await self._abandon(number, origin)
-            return None
-        await self._units.hold(unit)
-        return UnitProcess(
-            self._units, number, origin, main.pid, await self._pidfd(unit, main), self._see_off
-        )
-
-    async def _pidfd(self, unit: str, main: units.Main) -> int:
-        """A pidfd of the main process of a unit; -1 where it has ended."""
-        if main.code:
-            return -1
-        try:
-            pidfd = os.pidfd_open(main.pid)
-        except ProcessLookupError:
-            return -1
-        again = await self._units.main(unit)
-        if again is None or again.code:  # then the pid may be another process's by now
-            os.close(pidfd)
-            return -1
-        return pidfd
-
-    async def end_all(self, namespace: str) -> None:
+    async def end_all(self, namespace: Namespace) -> None:
         """Stop every unit of a namespace, and wait until they are gone, or will not go."""
-        ending = [process for process in self._processes.values() if process.origin.namespace == namespace]
-        if not ending:
-            return
-        await asyncio.gather(*(process.stop() for process in ending))
-        await asyncio.wait([process.over for process in ending], timeout=2 * _GRACE)
+        ending = [process for process in self._processes if process.origin.key == namespace.key]
+        if ending:
+            stopping = [asyncio.ensure_future(process.stop()) for process in ending]
+            await asyncio.wait([process.over for process in ending], timeout=2 * _GRACE)
+            for order in stopping:
+                order.cancel()
 
     async def namespace_gone(self, namespace: str) -> None:
         """Stop the unit that stands for the namespace if it is active, so that units bound to it stop as well."""
-        keeper = units.keeper_of(namespace)
-        if await units.tolerant(self._units.active(keeper)):
-            await units.tolerant(self._units.stop(keeper, "fail"))
+        if not self._kept(namespace):  # stopping it would end the one that has the name by now
+            await self._units.stop_if_active(units.keeper_of(namespace))
         await self._retire_slice(namespace)
 
-    async def _see_off(self, process: UnitProcess) -> None:
-        """Take the unit of a process away once nothing is left in it."""
-        async for _ in waiting.patience():
-            state = await units.tolerant(self._units.sub_state(process.unit))
-            if state == "running":  # the main process has left others behind
-                group = await units.tolerant(self._units.control_group(process.unit))
-                with contextlib.suppress(OSError):
-                    await cgroup.emptied(group or "")
-            elif state in ("exited", "failed", "dead"):
-                break
-        self._processes.pop(process.number, None)
-        await self._abandon(process.number, process.origin)
-        if not self._kept(process.origin.namespace):
-            await self._retire_slice(process.origin.namespace)
+    def _look_after(self, process: UnitProcess) -> UnitProcess:
+        self._processes.add(process)
+        process.over.add_done_callback(lambda _: self._forget(process))
+        return process
 
-    async def _abandon(self, number: str, origin: Origin) -> None:
-        """Stop a unit, if it is there, and forget it."""
-        unit = units.service_in(origin.namespace, number)
-        await units.tolerant(self._units.stop(unit))
-        await units.tolerant(self._units.reset(unit))
-        await units.tolerant(self._units.release(unit))
-        self._records.remove(number)
+    def _forget(self, process: UnitProcess) -> None:
+        self._processes.discard(process)
+        if not self._kept(process.origin.namespace):
+            chore = asyncio.ensure_future(self._tidy(process.origin.namespace))
+            self._chores.add(chore)
+            chore.add_done_callback(self._chores.discard)
+
+    async def _tidy(self, namespace: str) -> None:
+        """As `_retire_slice`, which is no loss where it fails."""
+        with contextlib.suppress(CallError, Disconnected):
+            await self._retire_slice(namespace)
 
     async def _retire_slice(self, namespace: str) -> None:
-        """Have systemd forget the slice of a namespace that is gone, if nothing is left in it."""
+        """Have systemd forget the slice of a namespace that is gone, if nothing is left in it.  Raises CallError."""
         name = units.slice_of(namespace)
-        if not await units.tolerant(self._units.active(name)):
+        if not await self._units.active(name):
             return
-        group = await units.tolerant(self._units.control_group(name, units.SLICE))
         try:
+            group = await self._units.control_group(name, units.SLICE)
             empty = not group or not cgroup.populated(group)
-        except FileNotFoundError:
-            empty = True
         except OSError:
             empty = False
         if empty and not self._kept(namespace):
-            await units.tolerant(self._units.stop(name, "fail"))
+            await self._units.stop_if_active(name)
 
     async def _begin(
         self, request: Request, origin: Origin, number: str, what: str, stack: contextlib.ExitStack
@@ -228,11 +189,6 @@ class TransientLauncher:
             raise failure_of(what, "sendmsg", code) from error
         theirs.close()
         return ours
-
-    def _later(self, chore: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
 
 
 def _properties(request: Request, origin: Origin, journal: bool) -> dict[str, Variant]:
@@ -283,8 +239,14 @@ async def _introduced(channel: socket.socket, what: str) -> tuple[int, int]:
         )
         if hello != starter.HELLO or uid != 0 or pid <= 0:
             raise failure_of(what, "start", errno.ECANCELED)
-        return pid, os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
     except TimeoutError as error:
         raise failure_of(what, "start", errno.ETIMEDOUT) from error
     except OSError as error:
         raise failure_of(what, "pidfd_open", error.errno) from error
+    # As long as the other end is open the process lives that said its pid: then it was its.
+    with contextlib.suppress(BlockingIOError):
+        channel.recv(1, socket.MSG_PEEK)
+        os.close(pidfd)
+        raise failure_of(what, "start", errno.ECANCELED)
+    return pid, pidfd

@@ -6,17 +6,16 @@ Out of scope: what is in them (transient.py).
 Sources: org.freedesktop.systemd1(5), systemd.unit(5), systemd.slice(5), systemd-escape(1).
 """
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from mountnsd import names
+from mountnsd import names, stream, waiting
 from mountnsd.bus import Bus, CallError, Variant
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 SYSTEMD = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
@@ -28,10 +27,15 @@ SLICE = SYSTEMD + ".Slice"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _GONE = (
     SYSTEMD + ".NoSuchUnit",
+    SYSTEMD + ".NoSuchProcess",
     SYSTEMD + ".NotReferenced",
     SYSTEMD + ".LoadFailed",
     "org.freedesktop.DBus.Error.UnknownObject",
 )
+
+# A bus lets one connection wait for so many answers only (dbus-daemon: 128), those of polkit among them.
+_MOST_AT_ONCE = 32
+_LONGEST_PAUSE = 10.0  # seconds between two tries of what systemd refuses
 
 _PREFIX = "mountns-"
 _MAX_NAME = 255  # UNIT_NAME_MAX
@@ -75,13 +79,18 @@ class Main:
 
 
 class Units:
-    """The service manager, as one of its clients."""
+    """The service manager, as one of its clients.
+
+    What has to be done sooner or later is tried until it is: `stop`, `kill`, `hold`, `release` and `reset` return
+    when systemd has taken the order, or there is no such unit.  All raise Disconnected.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._slots = asyncio.Semaphore(_MOST_AT_ONCE)
 
     async def there(self) -> bool:
-        """Whether a service manager is on this bus.  Raises Disconnected."""
+        """Whether a service manager is on this bus."""
         (owned,) = await self._bus.call_driver("NameHasOwner", "s", SYSTEMD)
         return bool(owned)
 
@@ -89,38 +98,43 @@ class Units:
         """Start a transient unit; returns when it is on its way.
 
         Arguments: fds: what handles in the properties point at; ours no more.
-        Raises: CallError, Disconnected.
+        Raises: CallError.
         """
         settings = [[key, value] for key, value in properties.items()]
         signature = "ssa(sv)a(sa(sv))"
         body: tuple[Any, ...] = (name, "fail", settings, [])
-        await self._bus.call(SYSTEMD, _PATH, _MANAGER, "StartTransientUnit", signature, body, fds=fds)
+        try:
+            await self._slots.acquire()
+        except BaseException:
+            stream.close_all(fds)
+            raise
+        try:
+            await self._bus.call(SYSTEMD, _PATH, _MANAGER, "StartTransientUnit", signature, body, fds=fds)
+        finally:
+            self._slots.release()
 
-    async def stop(self, name: str, mode: str = "replace") -> None:
-        """Have a unit stopped; returns when that is on its way, or when there is none.
-
-        Raises: CallError, Disconnected.
-        """
-        await self._call_if_there("StopUnit", "ss", name, mode)
+    async def stop(self, name: str) -> None:
+        """Have a unit stopped: SIGTERM, and SIGKILL later."""
+        await self._insist("StopUnit", "ss", name, "replace")
 
     async def kill(self, name: str, number: int) -> None:
-        """Send a signal to every process of a unit.  Raises as `stop`."""
-        await self._call_if_there("KillUnit", "ssi", name, "all", number)
+        """Send a signal to every process of a unit."""
+        await self._insist("KillUnit", "ssi", name, "all", number)
 
     async def hold(self, name: str) -> None:
-        """Keep what systemd knows of a unit, though it ends, until `release` or our end.  Raises as `stop`."""
-        await self._call_if_there("RefUnit", "s", name)
+        """Keep what systemd knows of a unit, though it ends, until `release` or our end."""
+        await self._insist("RefUnit", "s", name)
 
     async def release(self, name: str) -> None:
-        """Take back `hold`, or the property AddRef; harmless without.  Raises as `stop`."""
-        await self._call_if_there("UnrefUnit", "s", name)
+        """Take back `hold`, or the property AddRef; harmless without."""
+        await self._insist("UnrefUnit", "s", name)
 
     async def reset(self, name: str) -> None:
-        """Forget that a unit has failed.  Raises as `stop`."""
-        await self._call_if_there("ResetFailedUnit", "s", name)
+        """Forget that a unit has failed."""
+        await self._insist("ResetFailedUnit", "s", name)
 
     async def active(self, name: str) -> bool:
-        """Whether a unit is there and neither on its way up nor down.  Raises CallError, Disconnected."""
+        """Whether a unit is there and neither on its way up nor down.  Raises CallError."""
         try:
             await self._manager("GetUnit", "s", name)  # a look at its properties would load it
         except CallError as error:
@@ -129,47 +143,51 @@ class Units:
             raise
         return bool(await self._get(name, _UNIT, "ActiveState") == "active")
 
+    async def stop_if_active(self, name: str) -> None:
+        """Stop a unit that is active, unless somebody wants something else of it just now.  Raises CallError."""
+        if await self.active(name):
+            await self._manager("StopUnit", "ss", name, "fail")
+
     async def sub_state(self, name: str) -> str:
-        """What a unit does: running, exited, failed, dead ….  Raises CallError, Disconnected."""
+        """What a unit does: running, exited, failed, dead (also where there is none).  Raises CallError."""
         return str(await self._get(name, _UNIT, "SubState") or "dead")
 
     async def control_group(self, name: str, kind: str = _SERVICE) -> str:
-        """The control group of a unit below the root of all, or "" where it has none.  Raises as `sub_state`."""
+        """The control group of a unit below the root of all, or "" where it has none.  Raises CallError."""
         return str(await self._get(name, kind, "ControlGroup") or "")
 
-    async def main(self, name: str) -> Main | None:
-        """How the main process of a service does, or None where the unit is not there.  Raises as `sub_state`."""
-        commands = await self._get(name, _SERVICE, "ExecStart")
-        if not commands:
-            return None
-        *_, pid, code, status = commands[0]
-        return Main(pid, code, status)
+    async def main(self, name: str) -> Main:
+        """How the main process of a service does.  Raises CallError."""
+        # Not of ExecStart, which has it all at once: systemd forgets that when it reads its units again.
+        code = int(await self._get(name, _SERVICE, "ExecMainCode") or 0)
+        status = int(await self._get(name, _SERVICE, "ExecMainStatus") or 0)
+        return Main(int(await self._get(name, _SERVICE, "ExecMainPID") or 0), code, status)
 
-    async def _manager(self, member: str, signature: str, *body: Any) -> list[Any]:
-        return await self._bus.call(SYSTEMD, _PATH, _MANAGER, member, signature, body)
+    async def _insist(self, member: str, signature: str, *body: Any) -> None:
+        complained = False
+        async for _ in waiting.patience(_LONGEST_PAUSE):
+            try:
+                await self._manager(member, signature, *body)
+            except CallError as error:
+                if error.name in _GONE:
+                    return
+                if not complained:
+                    log.warning("systemd refuses %s of %s: %s", member, body[0], names.shown(str(error), 300))
+                    complained = True
+            else:
+                return
 
-    async def _call_if_there(self, member: str, signature: str, *body: Any) -> None:
-        try:
-            await self._manager(member, signature, *body)
-        except CallError as error:
-            if error.name not in _GONE:
-                raise
+    async def _manager(self, member: str, signature: str, *body: Any) -> None:
+        async with self._slots:
+            await self._bus.call(SYSTEMD, _PATH, _MANAGER, member, signature, body)
 
     async def _get(self, name: str, interface: str, key: str) -> Any:
+        path = _UNIT_PATH + names.label(name)
         try:
-            path = _UNIT_PATH + names.label(name)
-            (value,) = await self._bus.call(SYSTEMD, path, _PROPERTIES, "Get", "ss", (interface, key))
+            async with self._slots:
+                (value,) = await self._bus.call(SYSTEMD, path, _PROPERTIES, "Get", "ss", (interface, key))
         except CallError as error:
             if error.name in _GONE:
                 return None
             raise
         return value.value
-
-
-async def tolerant(asked: Awaitable[T]) -> T | None:
-    """What systemd answers, or None, logged, where it refuses."""
-    try:
-        return await asked
-    except CallError as error:
-        log.warning("systemd refuses: %s", names.shown(str(error), 300))
-        return None

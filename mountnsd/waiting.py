@@ -21,12 +21,10 @@ def _settle(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-async def patience(most: float | None = None) -> AsyncIterator[None]:
-    """Times to look again, ever further apart: at once, then after 1 ms up to 0.5 s; for `most` seconds in all."""
-    loop = asyncio.get_running_loop()
-    start = loop.time()
+async def patience(longest: float = 0.5) -> AsyncIterator[None]:
+    """Times to look again, ever further apart: at once, after a millisecond, and at last every `longest` seconds."""
     pause = 0.001
-    while most is None or loop.time() < start + most:
+    while True:
         yield
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.5)
+        pause = min(pause * 2, longest)

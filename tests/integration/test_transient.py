@@ -17,6 +17,7 @@ from support.buses import PrivateBus
 from support.client import MANAGER, PATH, Client, DBusError
 from support.daemon import Daemon
 from support.manager import Manager
+from support.polkit import Polkit
 
 NAME = "build"
 ENTER = "sasa{uh}a{sv}"
@@ -181,8 +182,44 @@ def test_a_record_without_a_unit_is_dropped(daemon: Daemon, root: Client, manage
     lost.write_bytes(record.read_bytes())
     lost.chmod(0o600)
     daemon.start()
-    assert kept(daemon) == [record]
+    eventually(lambda: kept(daemon) == [record])
     assert len(manager.units) == 1
+
+
+def test_what_a_process_left_behind_is_nobodys_news(
+    root: Client, user: Client, daemon: Daemon, manager: Manager
+) -> None:
+    """Its caller has been told: by this daemon, and not again by each that comes after it."""
+    with root.signals(MANAGER, "Exited") as exits:
+        _, pidfd = enter(root, "sh", "-c", "sleep 0.2; exit 3")
+        os.close(pidfd)
+        (unit,) = manager.units.values()
+        unit.kept = True
+        assert exits.wait().body[2:] == (os.CLD_EXITED, 3)
+        (record,) = kept(daemon)
+        eventually(lambda: '"told": true' in record.read_text())
+        daemon.kill(signal.SIGKILL)
+        daemon.start()
+        assert not exits.drain(0.5)
+    assert kept(daemon)
+    unit.kept = False
+    unit.state = "exited"
+    eventually(lambda: not kept(daemon))
+
+
+def test_a_slow_systemd_makes_nobody_wait_for_the_daemon(
+    root: Client, daemon: Daemon, manager: Manager
+) -> None:
+    """What was entered before is taken over once systemd answers."""
+    pid, pidfd = enter(root, "sleep", "1000")
+    os.close(pidfd)
+    daemon.kill(signal.SIGKILL)
+    manager.faults.refuse = {"Get", "RefUnit"}
+    daemon.start()
+    assert [row[0] for row in root.manager("List")[0]] == [NAME]
+    manager.faults.refuse = set()
+    assert root.manager("Destroy", "sa{sv}", NAME, {"kill": ("b", True)})[0] == [pid]
+    eventually(lambda: not kept(daemon))
 
 
 # The end of a namespace -------------------------------------------------------------------------------------
@@ -206,6 +243,46 @@ def test_the_unit_that_stands_for_it_is_stopped(root: Client, manager: Manager) 
     manager.others |= {keeper, slice_}
     root.manager("Destroy", "sa{sv}", NAME, {})
     eventually(lambda: keeper not in manager.others and slice_ not in manager.others)
+
+
+def test_another_namespace_of_that_name_is_another(root: Client) -> None:
+    old, pidfd = enter(root, "sleep", "1000")
+    os.close(pidfd)
+    root.manager("Destroy", "sa{sv}", NAME, {"lazy": ("b", True)})
+    root.manager("Create", "sa{sv}", NAME, {})
+    new, pidfd = enter(root, "sleep", "1000")
+    os.close(pidfd)
+    assert root.manager("Destroy", "sa{sv}", NAME, {"kill": ("b", True)})[0] == [new]
+    assert leaks.alive(old)
+    assert not leaks.alive(new)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08])
+def test_who_is_on_the_way_does_not_come_in_after_the_end(
+    bus: PrivateBus, root: Client, daemon: Daemon, delay: float
+) -> None:
+    with Client(bus.address) as other:
+        serial = other.send(PATH, MANAGER, "Enter", ENTER, NAME, ["sleep", "1000"], {}, {})
+        time.sleep(delay)
+        root.manager("Destroy", "sa{sv}", NAME, {"kill": ("b", True)})
+        try:
+            pid, pidfd = other.reply(serial)
+        except DBusError:
+            pass
+        else:
+            assert not leaks.alive(pid)
+            pidfd.close()
+    eventually(lambda: not kept(daemon))
+
+
+def test_who_is_on_the_way_makes_it_busy(bus: PrivateBus, root: Client, manager: Manager) -> None:
+    manager.faults.silent = {"StartTransientUnit"}
+    with Client(bus.address) as other:
+        other.send(PATH, MANAGER, "Enter", ENTER, NAME, ["sleep", "1000"], {}, {})
+        eventually(lambda: "StartTransientUnit" in manager.members())
+        with pytest.raises(DBusError, match="somebody is just entering"):
+            root.manager("Destroy", "sa{sv}", NAME, {})
+        root.manager("Destroy", "sa{sv}", NAME, {"kill": ("b", True)})
 
 
 # A manager that fails ---------------------------------------------------------------------------------------
@@ -255,3 +332,64 @@ def test_the_caller_leaves_while_it_does_not_answer(
 def test_what_it_refuses_afterwards_costs_nobody_the_exit_status(root: Client, manager: Manager) -> None:
     manager.faults.refuse = {"StopUnit", "UnrefUnit", "ResetFailedUnit"}
     assert exit_of(root, "sh", "-c", "exit 5") == (os.CLD_EXITED, 5)
+
+
+def test_a_refusal_is_not_the_end_of_it(root: Client, daemon: Daemon, manager: Manager) -> None:
+    """A unit that stays, or a process, would be nobody's for ever."""
+    manager.faults.refuse = {"StopUnit", "UnrefUnit"}
+    assert exit_of(root, "true") == (os.CLD_EXITED, 0)
+    assert kept(daemon)
+    manager.faults.refuse = set()
+    eventually(lambda: not kept(daemon) and not manager.units, 20)
+
+
+def test_the_callers_end_is_his_processs_end_whatever_systemd_says(
+    bus: PrivateBus, daemon: Daemon, manager: Manager
+) -> None:
+    manager.faults.refuse = {"KillUnit"}
+    with Client(bus.address) as other:
+        pid, pidfd = enter(other, "sleep", "1000", kill_on_disconnect=("b", True))
+    eventually(lambda: not leaks.alive(pid))
+    os.close(pidfd)
+
+
+def test_the_caller_leaves_while_his_process_is_on_the_way(
+    bus: PrivateBus, root: Client, daemon: Daemon, manager: Manager
+) -> None:
+    manager.faults.silent = {"StartTransientUnit"}
+    with Client(bus.address) as other:
+        other.send(PATH, MANAGER, "Enter", ENTER, NAME, ["true"], {}, {"kill_on_disconnect": ("b", True)})
+        eventually(lambda: "StartTransientUnit" in manager.members())
+    manager.faults.silent = set()
+    eventually(lambda: not kept(daemon))
+    root.manager("Destroy", "sa{sv}", NAME, {})
+
+
+def test_two_hundred_callers_processes_end_with_him(
+    bus: PrivateBus, daemon: Daemon, manager: Manager
+) -> None:
+    """More orders than a bus lets one connection wait for."""
+    pids = []
+    with Client(bus.address) as other:
+        for _ in range(200):
+            pid, pidfd = enter(other, "sleep", "1000", kill_on_disconnect=("b", True))
+            os.close(pidfd)
+            pids.append(pid)
+    eventually(lambda: not any(leaks.alive(pid) for pid in pids), 30)
+    eventually(lambda: not kept(daemon) and not manager.units, 60)
+
+
+def test_a_quota_counts_what_was_left_behind(
+    bus: PrivateBus, uid: int, daemon: Daemon, manager: Manager, polkit: Polkit
+) -> None:
+    polkit.allow("org.mountnsd1.enter")
+    with Client(bus.address, uid) as other:
+        with other.signals(MANAGER, "Exited") as exits:
+            for _ in range(256):
+                _, pidfd = enter(other, "sleep", "0.3")
+                os.close(pidfd)
+                for unit in list(manager.units.values()):
+                    unit.kept = True
+            exits.wait()
+        with pytest.raises(DBusError, match="as many as one may have"):
+            enter(other, "true")

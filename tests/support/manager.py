@@ -37,6 +37,7 @@ class Unit:
     pid: int = 0
     code: int = 0
     status: int = 0
+    kept: bool = False  # somebody else is in it, too
 
     def look(self) -> None:
         """See whether the process has ended."""
@@ -44,7 +45,8 @@ class Unit:
             return
         self.code = os.CLD_EXITED if status >= 0 else os.CLD_KILLED
         self.status = abs(status)
-        self.state = "exited"
+        if not self.kept:
+            self.state = "exited"
 
 
 @dataclass
@@ -170,20 +172,22 @@ class Manager:
 
     def _get(self, name: str, key: str) -> tuple[str, Any]:
         if name in self.others:
-            return "s", "active"
-        if name not in self.units:
-            return (
-                ("a(sasbttttuii)", []) if key == "ExecStart" else ("s", "dead" if key == "SubState" else "")
-            )
-        unit = self._unit(name)
-        if key == "ExecStart":
-            code, status = unit.code, unit.status
-            if code and self.faults.late:
-                self.faults.late -= 1
-                code = status = 0
-            command = unit.properties["ExecStart"][1][0]
-            return "a(sasbttttuii)", [(*command, 0, 0, 0, 0, unit.pid, code, status)]
-        return "s", {"SubState": unit.state, "ActiveState": "active"}.get(key, "")
+            return "s", {"ActiveState": "active"}.get(key, "")
+        none = Unit({}, None, state="dead")
+        unit = self._unit(name) if name in self.units else none
+        if key == "ExecMainCode":
+            return "i", 0 if self._is_late(unit) else unit.code
+        if key == "SubState" and self._is_late(unit):
+            return "s", "running"
+        numbers = {"ExecMainStatus": ("i", unit.status), "ExecMainPID": ("u", unit.pid)}
+        return numbers.get(key) or ("s", {"SubState": unit.state, "ActiveState": "active"}.get(key, ""))
+
+    def _is_late(self, unit: Unit) -> bool:
+        """Whether the end of a process is not yet known here."""
+        if unit.code and self.faults.late:
+            self.faults.late -= 1
+            return True
+        return False
 
     def _end(self, unit: Unit) -> None:
         if unit.process is not None and unit.process.poll() is None:

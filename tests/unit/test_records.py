@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who had which process entered: kept for the next daemon."""
 
+import errno
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mountnsd.records import Origin, Records
 
-ORIGIN = Origin("build", 4026532187, 1000, ":1.42", "0123abc", True)
+ORIGIN = Origin("build", 4026532187, 1000, ":1.42", 77, "0123abc", True)
 
 
 @pytest.fixture
@@ -37,6 +38,33 @@ def test_what_is_written_is_there_for_the_next_daemon(records: Records, tmp_path
     again.close()
 
 
+def test_that_the_caller_was_told_is_kept(records: Records) -> None:
+    number = records.write(ORIGIN)
+    records.mark_told(number, ORIGIN)
+    assert records.all() == {number: replace(ORIGIN, told=True)}
+
+
+def test_what_a_later_version_knows_is_passed_over(records: Records, tmp_path: Path) -> None:
+    path = tmp_path / "entered" / "0123456789abcdef.json"
+    path.write_text(json.dumps(asdict(ORIGIN) | {"more": 1}))
+    assert records.all() == {"0123456789abcdef": ORIGIN}
+
+
+def test_what_cannot_be_read_now_is_kept(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live process would be nobody's for want of a descriptor."""
+    number = records.write(ORIGIN)
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mountnsd.rootfile.read", refuse)
+        assert records.all() == {}
+    assert records.all() == {number: ORIGIN}
+
+
 def test_nobody_else_can_look(records: Records, tmp_path: Path) -> None:
     number = records.write(ORIGIN)
     assert (tmp_path / "entered").stat().st_mode & 0o777 == 0o700
@@ -54,7 +82,8 @@ def test_nobody_else_can_look(records: Records, tmp_path: Path) -> None:
         {"caller": "org.example"},
         {"bus": None},
         {"kill_on_disconnect": 1},
-        {"more": 1},
+        {"id": -1},
+        {"told": "yes"},
     ],
 )
 def test_what_cannot_be_believed_is_dropped(
