@@ -12,6 +12,7 @@ import itertools
 import logging
 from collections.abc import Mapping
 from enum import StrEnum
+from weakref import WeakValueDictionary
 
 from mountnsd import names
 from mountnsd.bus import Bus, CallError, Variant
@@ -38,6 +39,11 @@ class Action(StrEnum):
     LIST = "org.mountnsd1.list"
 
 
+# Questions of one user that polkit has at once; further ones wait.  A bus lets one connection wait for so many
+# answers only (dbus-daemon: 128), and a question to a person may stay open for as long as its caller likes.
+_MOST_AT_ONCE = 16
+
+
 class CallerVanished(Exception):
     """The caller left the bus while its question was open: there is nobody to answer."""
 
@@ -48,6 +54,7 @@ class Authority:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._numbers = itertools.count(1)
+        self._slots: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()  # by uid
 
     async def check(
         self, caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
@@ -60,10 +67,12 @@ class Authority:
         """
         if caller.uid == 0:
             return
-        if interactive:
-            answer = await self._ask_while_there(caller, action, details)
-        else:
-            answer = await self._ask(caller, action, details, 0, "")
+        slots = self._slots.setdefault(caller.uid, asyncio.Semaphore(_MOST_AT_ONCE))
+        async with slots:
+            if interactive:
+                answer = await self._ask_while_there(caller, action, details)
+            else:
+                answer = await self._ask(caller, action, details, 0, "")
         _judge(answer, action, interactive)
 
     async def _ask_while_there(self, caller: Caller, action: Action, details: Mapping[str, str]) -> object:

@@ -57,7 +57,7 @@ def eventually(true: Callable[[], Any], seconds: float = 10.0) -> None:
 
 def kept(daemon: Daemon) -> list[Path]:
     """What the daemon keeps for the next one."""
-    return list((daemon.runtime / "entered").iterdir())
+    return list((daemon.runtime / "entered").glob("*.json"))
 
 
 def exit_of(client: Client, *argv: str) -> tuple[int, int]:
