@@ -41,7 +41,7 @@ class Action(StrEnum):
 
 # Questions of one user that polkit has at once; further ones wait.  A bus lets one connection wait for so many
 # answers only (dbus-daemon: 128), and a question to a person may stay open for as long as its caller likes.
-_MOST_AT_ONCE = 16
+MAX_QUESTIONS_PER_USER = 16
 
 
 class CallerVanished(Exception):
@@ -67,7 +67,7 @@ class Authority:
         """
         if caller.uid == 0:
             return
-        slots = self._slots.setdefault(caller.uid, asyncio.Semaphore(_MOST_AT_ONCE))
+        slots = self._slots.setdefault(caller.uid, asyncio.Semaphore(MAX_QUESTIONS_PER_USER))
         async with slots:
             if interactive:
                 answer = await self._ask_while_there(caller, action, details)
