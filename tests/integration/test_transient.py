@@ -80,7 +80,6 @@ def test_each_process_has_a_unit_in_the_slice_of_its_namespace(root: Client, man
     assert unit.pid == pid
     values = {key: value for key, (_, value) in unit.properties.items()}
     assert values["Slice"] == f"mountns-{NAME}.slice"
-    assert b"MOUNTNS_NAME=build" in [bytes(item) for item in values["LogExtraFields"]]
     assert values["SyslogIdentifier"] == f"mountns-{NAME}"
     inode = os.stat(f"/proc/{pid}/ns/mnt").st_ino
     assert inode == root.get(f"/org/mountnsd1/namespace/{NAME}", "org.mountnsd1.Namespace", "Inode")
