@@ -22,6 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """The clients are forked off while a thread reads the bus's log; they call nothing that takes a lock."""
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
     signal.signal(signal.SIGTERM, _interrupted)
+    # What the tests start is to begin as from a shell, also where they were started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupted(_number: int, _frame: object) -> None:
