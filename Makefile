@@ -14,6 +14,7 @@ MANDIR ?= $(PREFIX)/share/man
 POLICYDIR ?= /usr/share/dbus-1/system.d
 SERVICEDIR ?= /usr/share/dbus-1/system-services
 ACTIONSDIR ?= /usr/share/polkit-1/actions
+CATALOGDIR ?= /usr/lib/systemd/catalog
 # The daemon looks for its configuration and for declared namespaces here.
 CONFIGDIR ?= /etc/mountnsd
 DECLAREDDIR ?= /usr/lib/mountnsd/namespaces
@@ -158,6 +159,7 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 			-e 's|/usr/sbin/mountnsd|$(SBINDIR)/mountnsd|g' -e 's|/usr/bin/mountnsctl|$(BINDIR)/mountnsctl|g' \
 			$$unit > $(DESTDIR)$(UNITDIR)/$$name && chmod 644 $(DESTDIR)$(UNITDIR)/$$name || exit 1; \
 	done
+	install -D -m 644 systemd/mountnsd.catalog $(DESTDIR)$(CATALOGDIR)/mountnsd.catalog
 	for page in $(PAGES); do \
 		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $(BUILD)/man/$$page || exit 1; \
 	done
@@ -172,6 +174,7 @@ uninstall: ## remove what 'make install' installed; the configuration stays
 	for unit in $(notdir $(UNITS)); do \
 		rm -f $(DESTDIR)$(UNITDIR)/$${unit%.in}; \
 	done
+	rm -f $(DESTDIR)$(CATALOGDIR)/mountnsd.catalog
 	for page in $(PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 	done

@@ -29,6 +29,7 @@ from mountnsd.errors import (
     NamespaceStale,
     NoSuchNamespace,
 )
+from mountnsd.events import Event, tell
 from mountnsd.holder import Holder, Pin, close_host
 from mountnsd.metadata import Metadata, MetadataStore
 from mountnsd.mountrequest import MountRequest
@@ -59,6 +60,7 @@ class Registry:
         self._making: Counter[int] = Counter()  # creations under way, by owner
         self._reservations: dict[str, _Reservation] = {}
         self._look_again = False
+        self._recovered = False
         self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._mountinfo, select.POLLPRI | select.POLLERR)
@@ -278,15 +280,22 @@ class Registry:
         for pin in self.holder.survey().pins if unfinished else ():
             prepared = self._metadata.read_prepared(pin.name) if pin.name in unfinished else None
             if prepared is not None and prepared.inode == pin.inode:  # not one that root made by hand
-                log.warning("The creation of namespace %s was cut short: undone", pin.name)
+                tell(
+                    Event.UNDONE,
+                    pin.name,
+                    pin.inode,
+                    "The creation of namespace %s was cut short: undone",
+                    pin.name,
+                )
                 with suppress(MountFailed, NamespaceStale):
                     self.holder.unpin(pin.name, pin.inode)
         for name in unfinished:
             self._metadata.discard(name)
         self.refresh(always=True)
         for name in self._metadata.names() - self._namespaces.keys():
-            log.warning("Namespace %s is gone: its metadata is dropped", name)
+            log.warning("Namespace %s is gone: its metadata is dropped", name, extra={"mountns_name": name})
             self._metadata.remove(name)
+        self._recovered = True
 
     def refresh(self, always: bool = False) -> None:
         """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
@@ -309,7 +318,8 @@ class Registry:
                 self._lose(found)
             elif state is not found.state:
                 self._namespaces[found.name] = changed = replace(found, state=state)
-                log.warning("Namespace %s is %s", found.name, state.value)
+                event = Event.UNCOVERED if state is State.ACTIVE else Event.COVERED
+                tell(event, found.name, found.inode, "Namespace %s is %s", found.name, state.value)
                 self.listener.changed(changed)
         for pin, state in seen.values():
             if pin.name not in self._namespaces:
@@ -328,7 +338,7 @@ class Registry:
         if found.name in self._reservations:  # we are at it ourselves
             self._look_again = True
             return
-        log.warning("Namespace %s was unpinned by somebody else", found.name)
+        tell(Event.LOST, found.name, found.inode, "Namespace %s was unpinned by somebody else", found.name)
         self._metadata.remove(found.name)
         self._forget(found)
 
@@ -339,6 +349,8 @@ class Registry:
             return
         found = self._namespace(pin, self._metadata_of(pin, state), state)
         self._namespaces[pin.name] = found
+        if self._recovered:  # at the start, how many there are is said
+            tell(Event.FOUND, found.name, found.inode, "Namespace %s was pinned by somebody else", found.name)
         self.listener.added(found)
 
     def _metadata_of(self, pin: Pin, state: State) -> Metadata:

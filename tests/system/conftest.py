@@ -23,6 +23,7 @@ _last: Callable[[_Hook], _Hook] = pytest.hookimpl(trylast=True)
 _STORY = (
     "test_install",
     "test_activation",
+    "test_journal",
     "test_authority",
     "test_password",
     "test_enter",
