@@ -26,8 +26,8 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
-	python3-pytest python3-venv strace
+TEST_PACKAGES := dbus-broker gir1.2-glib-2.0 iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbus \
+	python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 

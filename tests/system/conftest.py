@@ -33,6 +33,7 @@ _STORY = (
     "test_declared",
     "test_dependency",
     "test_service",
+    "test_examples",
     "test_upgrade",
     "test_scores",
     "test_boot",
