@@ -126,6 +126,10 @@ format: tools ## format the code
 demo: packages ## show on this machine what mountnsd does; leaves nothing behind
 	@$(PYTHON) -m demo.walkthrough
 
+.PHONY: picture
+picture: packages ## draw the walkthrough, as the README shows it, into docs/walkthrough.svg
+	@$(PYTHON) -m demo.picture docs/walkthrough.svg
+
 .PHONY: run
 run: packages ## run the daemon on a private bus until Ctrl-C
 	@$(PYTHON) -m demo.embedded
