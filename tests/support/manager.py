@@ -130,6 +130,8 @@ class Manager:
             return "o", ("/org/freedesktop/systemd1/job/1",)
         if member == "Get":
             return "v", (self._get(_unescape(path), body[1]),)
+        if not body:  # Subscribe, by dbus-broker's launcher when somebody owns the name
+            raise Refusal("org.freedesktop.DBus.Error.UnknownMethod", f"There is no {member} here.")
         name = body[0]
         if name in self.others:
             if member == "StopUnit":
