@@ -37,7 +37,7 @@ def test_the_rule(host: Host) -> None:
 def cleared(host: Host) -> Iterator[None]:
     """What the examples set up is taken down again."""
     yield
-    host.run("systemctl", "disable", "--now", "builder.service", "mountns@build.service")
+    host.run("systemctl", "disable", "--now", "builder.service", "mountns@build.service", check=False)
     host.run("rm", "-f", *_PLACES.values())
     host.run("systemctl", "daemon-reload")
 
@@ -67,8 +67,9 @@ def test_the_declaration_and_the_unit(host: Host, cleared: None) -> None:
     _check(host)
 
 
+@pytest.mark.longest(300)
 def test_by_ansible(host: Host, cleared: None) -> None:
-    host.apt("install", "ansible-core")
+    host.apt("install", "--no-install-recommends", "ansible-core")
     for example in (*_PLACES, "ansible.yml"):
         host.machine.write(f"/root/examples/{example}", (_EXAMPLES / example).read_text())
     play = ("ansible-playbook", "--connection=local", "--inventory=localhost,", "/root/examples/ansible.yml")

@@ -24,7 +24,7 @@ _SECTIONS = (
 def fresh(host: Host, package: Path) -> Iterator[None]:
     """A system without the package, where it was built as the README says; it is installed again at the end."""
     host.apt("purge", "mountnsd")
-    host.apt("install", "nginx")
+    host.apt("install", "--no-install-recommends", "nginx")
     host.machine.put(package, f"/root/build/deb/{package.name}")
     yield
     host.run("systemctl", "disable", "--now", "builder.service", "nginx.service", check=False)
@@ -62,6 +62,7 @@ def _type(host: Host, command: Command, status: int) -> int:
     return done
 
 
+@pytest.mark.longest(300)
 def test_from_nothing_to_a_service_in_a_declared_namespace(host: Host, fresh: None) -> None:
     build, install = document.steps(document.section(_README, "Install it"))
     assert isinstance(build, Command)
