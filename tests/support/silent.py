@@ -2,7 +2,6 @@
 """A filesystem in a namespace that does not answer: who asks it for something waits in the kernel."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,9 +62,3 @@ def the_one_that_waits(inode: int, timeout: float = 10.0) -> int:
 
     wait_until(look, timeout)
     return found[0]
-
-
-def ended(pid: int) -> None:
-    """End a process that a test holds up, whoever waits for it."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
