@@ -37,6 +37,17 @@ _SIZE = "1m"  # pins are empty files: nothing is ever written here
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HINTS = {
+    (
+        errno.EEXIST,
+        "create the pin's file",
+    ): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
+    (errno.ENOSPC, "create the pin's file"): "The holder is full; see 'df -i {}'.",
+    (
+        errno.ENOSPC,
+        "move_mount",
+    ): "The mount namespace is full; see 'sysctl fs.mount-max'.",
+}
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -178,7 +189,9 @@ class Holder:
             finally:
                 os.close(tree)
         except OSError as error:
-            raise MountFailed(f"Cannot pin the namespace '{name}'", step, error.errno or errno.EIO) from error
+            code = error.errno or errno.EIO
+            hint = _HINTS.get((code, step), "").format(self.pin_path(name))
+            raise MountFailed(f"Cannot pin the namespace '{name}'", step, code, hint) from error
 
     def open(self, name: str, inode: int) -> int:
         """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.

@@ -75,14 +75,20 @@ class Registry:
     def __len__(self) -> int:
         return len(self._namespaces)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is one of that name by what was seen last."""
+        return name in self._namespaces
+
     def get(self, name: str) -> Namespace:
-        """Raises NoSuchNamespace, InvalidArgs."""
-        found = self._namespaces.get(name)
+        """As `find`.  Raises NoSuchNamespace, InvalidArgs."""
+        found = self.find(name)
         if found is None:
             raise NoSuchNamespace(names.check(name))
         return found
 
     def find(self, name: str) -> Namespace | None:
+        """The namespace of that name, looking again first where the mounts have changed."""
+        self.refresh()
         return self._namespaces.get(name)
 
     def all(self) -> list[Namespace]:
