@@ -176,7 +176,7 @@ class Registry:
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
-                f"unmount what covers it ('umount {self.holder.path}') or restart mountnsd."
+                f"unmount what covers it ('umount {self.holder.path}')."
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
@@ -326,9 +326,10 @@ class Registry:
                 self.holder.remove_leftover(name)
 
     def _replace_holder(self) -> None:
-        # The old descriptors stay open: a helper thread may be using them.
-        self.holder = Holder.ensure(self.holder.runtime_directory)
-        self.host = self.holder.host()
+        lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
+        lost.close()  # it would keep the namespaces that are pinned there, out of sight
+        # That of /proc stays: a helper thread may be using it.
+        self.host = replace(self.host, device=self.holder.device)
 
     def _lose(self, found: Namespace) -> None:
         if found.name in self._reservations:  # we are at it ourselves

@@ -28,6 +28,10 @@ class Silent:
 
         forked(mount)
 
+    def fileno(self) -> int:
+        """The descriptor of the server."""
+        return self._server
+
     def end(self) -> None:
         """Let everybody go who waits: with an error."""
         server, self._server = self._server, -1
