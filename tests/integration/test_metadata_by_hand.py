@@ -220,6 +220,6 @@ class TestTheDirectory:
             assert listed(root) == before
             assert not (daemon.pins / "c").exists()
         finally:
-            command("umount", meta)
+            command("umount", "--lazy", meta)
         daemon.restart()
         create(root, "c")
