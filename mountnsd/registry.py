@@ -205,7 +205,7 @@ class Registry:
             inode=inode,
             id=syscalls.mntns_id(fd),
             owner=owner,
-            created_usec=time.time_ns() // 1000,
+            created_usec=max(time.time_ns() // 1000, 0),
             propagation=options.propagation.value,
             description=options.description,
             labels=options.labels,
