@@ -37,6 +37,17 @@ _SIZE = "1m"  # pins are empty files: nothing is ever written here
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HINTS = {
+    (
+        errno.EEXIST,
+        "create the pin's file",
+    ): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
+    (errno.ENOSPC, "create the pin's file"): "The holder is full; see 'df -i {}'.",
+    (
+        errno.ENOSPC,
+        "move_mount",
+    ): "The mount namespace is full; see 'sysctl fs.mount-max'.",
+}
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -77,7 +88,7 @@ class Holder:
         self.path = os.path.join(runtime_directory, DIRECTORY)
         self._fd = fd
         self._mount_id = mount_id
-        self._device = os.fstat(fd).st_dev
+        self.device = os.fstat(fd).st_dev
         self._reported: frozenset[str] = frozenset()
 
     @classmethod
@@ -135,21 +146,25 @@ class Holder:
             number = syscalls.mntns_id(own)
         finally:
             os.close(own)
-        return Host(proc=proc, holder=self.path, device=self._device, id=number)
+        return Host(proc=proc, holder=self.path, device=self.device, id=number)
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
+        seen = -1
         try:
             seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
-        except OSError as error:
-            return f"unreachable ({error.strerror})"
-        try:
             if mountinfo.id_of(seen) == self._mount_id:
                 return None
-            mine = [m for m in mountinfo.parse(mountinfo.read()) if m.id == self._mount_id]
-            return "overmounted" if mine else "unmounted"
+        except OSError as error:
+            if self._is_mounted():
+                return f"unreachable ({error.strerror})"
         finally:
-            os.close(seen)
+            if seen >= 0:
+                os.close(seen)
+        return "overmounted" if self._is_mounted() else "unmounted"
+
+    def _is_mounted(self) -> bool:
+        return any(mount.id == self._mount_id for mount in mountinfo.parse(mountinfo.read()))
 
     def pin_path(self, name: str) -> str:
         """The path of a pin, for nsenter(1) and mount(8)."""
@@ -178,7 +193,9 @@ class Holder:
             finally:
                 os.close(tree)
         except OSError as error:
-            raise MountFailed(f"Cannot pin the namespace '{name}'", step, error.errno or errno.EIO) from error
+            code = error.errno or errno.EIO
+            hint = _HINTS.get((code, step), "").format(self.pin_path(name))
+            raise MountFailed(f"Cannot pin the namespace '{name}'", step, code, hint) from error
 
     def open(self, name: str, inode: int) -> int:
         """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.
@@ -310,7 +327,7 @@ class Holder:
             stat.S_ISREG(status.st_mode)
             and status.st_size == 0
             and status.st_uid == 0
-            and status.st_dev == self._device
+            and status.st_dev == self.device
             and names.is_valid(name)
         )
 

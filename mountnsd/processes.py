@@ -6,6 +6,7 @@ Source: proc_pid_ns(5), pidfd_open(2).
 """
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _PREFIX = "mnt:["
+_GONE = (errno.ENOENT, errno.ESRCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +63,38 @@ def count() -> Counter[int]:
 
 
 def inside(inode: int) -> list[Process]:
-    """The processes in the mount namespace `inode`, by pid."""
+    """The processes in the mount namespace `inode`, by pid.  Raises: OSError, where one cannot be looked at."""
     found = []
     for pid in _pids():
         if namespace_of(pid) != inode:
             continue
-        process = _describe(pid)
+        process = _describe(pid, inode)
         if process is not None:
             found.append(process)
     return sorted(found, key=lambda process: process.pid)
 
 
-def _describe(pid: int) -> Process | None:
+def _describe(pid: int, inode: int) -> Process | None:
+    """The process in the mount namespace `inode` that has the pid; None where another has it by now.
+
+    All is read by one directory of /proc, which is of that process: nothing is in it any more when that has ended.
+    Raises: OSError: EMFILE and the like, which do not say that nobody is there.
+    """
+    directory = -1
     try:
-        uid = os.stat(f"/proc/{pid}").st_uid
-        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
+        directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if os.readlink("ns/mnt", dir_fd=directory) != f"{_PREFIX}{inode}]":
+            return None
+        uid = os.fstat(directory).st_uid
+        with open(os.open("comm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:  # noqa: PTH123
             command = file.read(64).rstrip(b"\n").decode("utf-8", "replace")
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
+    finally:
+        if directory >= 0:
+            os.close(directory)
     return Process(pid, uid, command)
 
 

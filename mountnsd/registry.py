@@ -77,14 +77,20 @@ class Registry:
     def __len__(self) -> int:
         return len(self._namespaces)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is one of that name by what was seen last."""
+        return name in self._namespaces
+
     def get(self, name: str) -> Namespace:
-        """Raises NoSuchNamespace, InvalidArgs."""
-        found = self._namespaces.get(name)
+        """As `find`.  Raises NoSuchNamespace, InvalidArgs."""
+        found = self.find(name)
         if found is None:
             raise NoSuchNamespace(names.check(name))
         return found
 
     def find(self, name: str) -> Namespace | None:
+        """The namespace of that name, looking again first where the mounts have changed."""
+        self.refresh()
         return self._namespaces.get(name)
 
     def all(self) -> list[Namespace]:
@@ -172,7 +178,7 @@ class Registry:
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
-                f"unmount what covers it ('umount {self.holder.path}') or restart mountnsd."
+                f"unmount what covers it ('umount {self.holder.path}')."
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
@@ -201,7 +207,7 @@ class Registry:
             inode=inode,
             id=syscalls.mntns_id(fd),
             owner=owner,
-            created_usec=time.time_ns() // 1000,
+            created_usec=max(time.time_ns() // 1000, 0),
             propagation=options.propagation.value,
             description=options.description,
             labels=options.labels,
@@ -330,9 +336,10 @@ class Registry:
                 self.holder.remove_leftover(name)
 
     def _replace_holder(self) -> None:
-        # The old descriptors stay open: a helper thread may be using them.
-        self.holder = Holder.ensure(self.holder.runtime_directory)
-        self.host = self.holder.host()
+        lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
+        lost.close()  # it would keep the namespaces that are pinned there, out of sight
+        # That of /proc stays: a helper thread may be using it.
+        self.host = replace(self.host, device=self.holder.device)
 
     def _lose(self, found: Namespace) -> None:
         if found.name in self._reservations:  # we are at it ourselves

@@ -127,6 +127,7 @@ class Standard:
 
     def _values(self, request: Request, owner: Interface, only: tuple[str, ...] = ()) -> dict[str, Variant]:
         if owner.name == MANAGER:
+            self._registry.refresh()
             return self.manager_properties(only)
         if owner.name == NAMESPACE and request.namespace is not None:
             return self.namespace_properties(request.namespace, only)
