@@ -83,15 +83,17 @@ async def _destroy(method: Method, caller: Caller) -> None:
         return
     known = caller.mine(Fate.PRESENT, Fate.UNKNOWN)
     how = caller.random.choice(("", "kill", "kill", "lazy"))
-    before, world = known.fate, caller.world
-    may = NOTHING if before is Fate.PRESENT else GONE
-    if not how:
-        may |= {contract.BUSY}
     if how == "lazy":
         if not known.inode:  # whether it is there is not known: nobody could say later who may stay
             return
-        world.model.lazy.add(known.inode)
+        caller.world.model.lazy.add(known.inode)
+    await _destroy_own(method, caller, known, how)
+
+
+async def _destroy_own(method: Method, caller: Caller, known: Known, how: str) -> None:
+    before, world = known.fate, caller.world
     inside = [one for one in world.residents if one.inode == known.inode]
+    may = (NOTHING if before is Fate.PRESENT else GONE) | (NOTHING if how else {contract.BUSY})
     try:
         await caller.about(method, known.name, "a{sv}", {how: ("b", True)} if how else {}, may=may)
     except Lost as lost:
@@ -104,7 +106,7 @@ async def _destroy(method: Method, caller: Caller) -> None:
         raise
     if before is Fate.ABSENT:
         world.complain(f"{known.name} was destroyed though it was not there")
-    if os.path.lexists(world.pin(known.name)):
+    if world.has_pin(known.name):
         world.complain(f"{known.name} was destroyed, and its pin is there")
     if how == "kill" and before is Fate.PRESENT:
         left = [one.pid for one in inside if one in world.residents and not one.ended]
@@ -153,9 +155,12 @@ async def _pass_through(
 ) -> None:
     """Run a command to its end, with a descriptor or with what the daemon gives for one."""
     argv = caller.random.choice((["true"], ["sleep", "0.05"], ["echo", "said under load"]))
-    with open(os.devnull, "wb") as sink:
-        fds = {1: sink.fileno(), 2: sink.fileno()} if caller.random.random() < 0.7 else {}
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        fds = {1: sink, 2: sink} if caller.random.random() < 0.7 else {}
         pid, pidfd = await caller.about(method, name, "asa{uh}a{sv}", argv, fds, options, may=may)
+    finally:
+        os.close(sink)
     pidfd.close()
     how = await caller.ended(pid, life)
     if how is not None and own and how != (CLD_EXITED, 0):

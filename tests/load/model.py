@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What was acknowledged, and so must be so: the namespaces, whatever happens to the daemon.
 
-Each name belongs to one client, which alone creates and destroys it, one call after the other.  So what an answer says
-is what must be found later.  A call whose answer was lost with the daemon leaves either outcome.  Names that all
-clients fight over are not in here: for them only the kernel's word counts.
+Each name belongs to one caller, who alone creates and destroys it, one call after the other.  So what an answer
+says is what must be found later.  A call whose answer was lost with the daemon leaves either outcome.  Names that
+all callers fight over are not in here: for them only the kernel's word counts.
 """
 
 from dataclasses import dataclass, field
@@ -85,7 +85,7 @@ class Model:
             return ""
         if known.fate is Fate.ABSENT:
             return f"{known.name} was destroyed and is there again"
-        if known.inode and known.inode != here.inode or known.id and known.id != here.id:
+        if known.inode not in (0, here.inode) or known.id not in (0, here.id):
             return f"{known.name} is another namespace than the one that was acknowledged"
         if known.uid != here.uid:
             return f"{known.name} is said to belong to {here.uid}, and was made by {known.uid}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What all callers of a run share: the daemon and whether it should answer, what was acknowledged, what went wrong."""
+"""What all callers of a run share: the daemon, what was acknowledged, and what went wrong."""
 
 import asyncio
 import os
@@ -40,7 +40,8 @@ class Resident:
 class World:
     """One run.
 
-    Attributes: life: counts the daemons; up: whether this one should answer; wrong: what broke a promise.
+    Attributes: life: counts the daemons; up: whether this one should answer; steady_from: the second from which there
+        are no more restarts; wrong: what broke a promise.
     """
 
     daemon: Daemon
@@ -50,6 +51,7 @@ class World:
     life: int = 0
     up: bool = False
     ending: bool = False
+    steady_from: float = 0.0
     wrong: list[str] = field(default_factory=list)
     residents: list[Resident] = field(default_factory=list)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -63,6 +65,10 @@ class World:
     def pin(self, name: str) -> Path:
         """Where the pin of a namespace is."""
         return self.daemon.pins / name
+
+    def has_pin(self, name: str) -> bool:
+        """Whether there is one."""
+        return os.path.lexists(self.pin(name))
 
     def complain(self, what: str) -> None:
         """Something broke a promise."""
