@@ -285,7 +285,7 @@ class Holder:
         ]
 
     def _parsed(self, line: str) -> tuple[str, int | None]:
-        """The name of a mount in the holder, empty for another; and its inode, None for what is no mount namespace."""
+        """The name of a mount in the holder, empty for another; and the inode, None for no mount namespace."""
         prefix = self.path + "/"
         mount = mountinfo.parse_line(line)
         if mount is None or not mount.target.startswith(prefix):

@@ -33,7 +33,11 @@ UIDS = (0, 65534, 1, 2, 3)  # root, and users that every Debian has: nobody, dae
 RESTARTING = 0.6  # the part of a run in which the daemon is restarted
 MOST_GROWTH = 8 * 1024  # KiB, of the daemon's memory in the part without restarts
 _WARM_UP = 0.25  # of the part without restarts
-_WAYS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)  # each comes, however short the run and slow the machine
+_WAYS = (
+    signal.SIGKILL,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # each comes, however short the run and slow the machine
 
 
 @dataclass(frozen=True, slots=True)

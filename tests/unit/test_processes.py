@@ -46,6 +46,7 @@ async def _answered(interface: str, member: str, slow: Slow) -> list[Any]:
     plan = entry.prepare(Request(call, None, FOUND))  # type: ignore[arg-type]
     assert isinstance(plan, Plan)
     answer, _ = await asyncio.gather(plan.run(), slow.released())
+    assert isinstance(answer.body, list)
     return answer.body
 
 
