@@ -44,7 +44,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration load packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -104,6 +104,17 @@ test-unit: tools ## run the unit tests and linters alone; needs no root
 .PHONY: test-integration
 test-integration: tools ## run the integration tests alone
 	@$(PYTEST) tests/integration
+
+.PHONY: test-load
+test-load: tools ## run the tests under load alone
+	@$(PYTEST) tests/load
+
+MINUTES ?= 10
+# PYTHON -m load --help says what these are.
+.PHONY: soak
+soak: test-packages ## load for MINUTES=10, with SEED=, BUS=dbus-broker, REPORT=docs/soak.md
+	@PYTHONPATH=tests:. $(PYTHON) -m load --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(BUS),--bus $(BUS)) \
+		$(if $(REPORT),--report $(REPORT))
 
 .PHONY: test-packaging
 test-packaging: tools ## run the tests of the packages alone

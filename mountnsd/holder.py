@@ -90,6 +90,7 @@ class Holder:
         self._mount_id = mount_id
         self.device = os.fstat(fd).st_dev
         self._reported: frozenset[str] = frozenset()
+        self._witnessed: dict[str, Pin] = {}  # by line of mountinfo, see `survey`
 
     @classmethod
     def ensure(cls, runtime_directory: str) -> Self:
@@ -247,24 +248,33 @@ class Holder:
             os.unlink(name, dir_fd=self._fd)
 
     def survey(self) -> Survey:
-        """Read what is in the holder: mountinfo first, then the four witnesses for each pin.
+        """Read what is in the holder: mountinfo first, then the other three witnesses for each pin.
 
-        What is not ours is left alone, and logged once.
+        These are heard once for each line of mountinfo.  It has the mount's id and the namespace's inode: while it
+        stays, and nothing is mounted on that mount, they could say nothing else.  What is not ours is left alone,
+        and logged once.
         """
-        mounted = self._mounted()
+        mounted: set[str] = set()
         pins: list[Pin] = []
         covered: list[Pin] = []
         foreign: set[str] = set()
-        for name, inode in mounted.items():
+        witnessed: dict[str, Pin] = {}
+        for line, is_covered in self._lines():
+            known = self._witnessed.get(line)
+            name, inode = self._parsed(line) if known is None else (known.name, known.inode)
+            if not name:
+                continue
+            mounted.add(name)
             if inode is None or not names.is_valid(name):
                 foreign.add(name)
                 continue
-            fd = self._open_witnessed(name, inode)
-            if fd is None:
-                covered.append(Pin(name, inode))
+            pin = known or Pin(name, inode)
+            if not is_covered and (known is not None or self._is_witnessed(pin)):
+                pins.append(pin)
+                witnessed[line] = pin
             else:
-                os.close(fd)
-                pins.append(Pin(name, inode))
+                covered.append(pin)
+        self._witnessed = witnessed
         leftovers: list[str] = []
         for name in os.listdir(self._fd):
             if name in mounted:
@@ -278,21 +288,33 @@ class Holder:
         self._reported = frozenset(foreign)
         return Survey(tuple(pins), tuple(covered), tuple(leftovers))
 
-    def _mounted(self) -> dict[str, int | None]:
-        """The inode that mountinfo gives for each mount on the holder; None for what is no mount namespace."""
-        mounted: dict[str, int | None] = {}
-        parent = str(self._mount_id)
+    def _lines(self) -> list[tuple[str, bool]]:
+        """The lines of mountinfo for what is mounted on the holder, and whether something is mounted on that."""
+        lines = mountinfo.read().split("\n")
+        # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
+        heads = [line.split(" ", 2)[:2] for line in lines]
+        parents = {head[-1] for head in heads}
+        own = str(self._mount_id)
+        return [
+            (line, head[0] in parents)
+            for head, line in zip(heads, lines, strict=True)
+            if head[-1] == own and len(head) == 2
+        ]
+
+    def _parsed(self, line: str) -> tuple[str, int | None]:
+        """The name of a mount in the holder, empty for another; and the inode, None for no mount namespace."""
         prefix = self.path + "/"
-        for line in mountinfo.read().split("\n"):
-            # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
-            if line.split(" ", 2)[1:2] != [parent]:
-                continue
-            mount = mountinfo.parse_line(line)
-            if mount is None or not mount.target.startswith(prefix):
-                continue
-            match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
-            mounted[mount.target[len(prefix) :]] = int(match[1]) if match else None
-        return mounted
+        mount = mountinfo.parse_line(line)
+        if mount is None or not mount.target.startswith(prefix):
+            return "", None
+        match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
+        return mount.target.removeprefix(prefix), int(match[1]) if match else None
+
+    def _is_witnessed(self, pin: Pin) -> bool:
+        fd = self._open_witnessed(pin.name, pin.inode)
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
 
     def _open_witnessed(self, name: str, inode: int) -> int | None:
         """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.

@@ -168,7 +168,7 @@ class Methods:
 
     def _list(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
         async def run() -> Answer:
-            inside = processes.count()
+            inside = await helper.run(processes.count, lane="processes")
             rows = [
                 [found.name, names.to_path(found.name), found.inode, found.owner, inside[found.inode]]
                 for found in self._registry.all()
@@ -205,7 +205,7 @@ class Methods:
         found, _ = self.subject(request)
 
         async def run() -> Answer:
-            inside = self._registry.processes(found)
+            inside = await helper.run(lambda: self._registry.processes(found), lane="processes")
             return Answer([[[process.pid, process.uid, process.command] for process in inside]])
 
         return Plan(run, details_of(found))
