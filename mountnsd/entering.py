@@ -126,6 +126,7 @@ class Entering:
             namespace=found.name,
             inode=found.inode,
             id=found.id,
+            created_usec=found.created_usec,
             uid=caller.uid,
             caller=caller.name,
             bus=self._bus.id,
