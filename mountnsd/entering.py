@@ -110,6 +110,8 @@ class Entering:
             "user": str(who.uid),
             "program": names.escaped(argv[0], 256) if argv else "",
         }
+        if chosen.new_privileges:  # what is inside may make him root: a rule for who he is to be must not do
+            details |= {"user": "0", "target": str(who.uid), "new_privileges": "yes"}
         return Plan(run, details, action)
 
     async def _start(
