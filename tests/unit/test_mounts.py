@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a caller may ask to be mounted, and what differs between two tables of mounts."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -143,8 +144,10 @@ class TestCheck:
         asked: list[tuple[str, int]] = []
         monkeypatch.setattr(syscalls, "umount2", lambda target, flags: asked.append((target, flags)))
         monkeypatch.setattr(mounts, "join", lambda _: None)
+        directories: list[str] = []
+        monkeypatch.setattr("os.fchdir", lambda fd: directories.append(os.readlink(f"/proc/self/fd/{fd}")))
         mounts.unmount(-1, where, lazy=False)
-        assert asked == [("/link", syscalls.UMOUNT_NOFOLLOW)]
+        assert (directories, asked) == (["/"], [("link", syscalls.UMOUNT_NOFOLLOW)])
 
 
 class TestChanges:
