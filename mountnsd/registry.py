@@ -236,11 +236,11 @@ class Registry:
         """
         async with self._reserved(found.name):
             self._check_current(found)
-            inside = processes.inside(found.inode)
+            inside = processes.inside(found.inode, threads=True)
             if options.kill:
                 async with self.listener.ending(found):
                     await processes.end(found.inode)
-                    left = processes.inside(found.inode)
+                    left = processes.inside(found.inode, threads=True)
                     if left:
                         raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
                     self._drop(found)
