@@ -233,6 +233,8 @@ class Methods:
     def _mount(self, request: Request) -> Plan:
         found, arguments = self.subject(request)
         what = mountrequest.check(*arguments)  # type: ignore[arg-type]
+        if request.caller.uid:
+            mountrequest.check_for_user(what)
 
         async def run() -> Answer:
             await self._registry.mount(found, what)

@@ -18,6 +18,7 @@ MAX_PATH = 4095
 MAX_DATA = 4095  # mount(2) takes a page of options, with a NUL at its end
 MAX_VALUE = 255  # fsconfig(2) takes no longer key or value
 DEFAULT_MODE = 0o755
+_OTHERS_WRITE = 0o022
 
 _ATTRIBUTES = {
     "ro": syscalls.MOUNT_ATTR_RDONLY,
@@ -88,6 +89,19 @@ def check(what: str, where: str, fstype: str, options: str, origin: str = "") ->
     if wrong:
         raise wrong[0]
     return request
+
+
+def check_for_user(request: MountRequest) -> None:
+    """Check what somebody asks for who is not root.  Raises: BadMount.
+
+    A directory that root makes where all can write, below one where only root can, may be believed to be root's.
+    """
+    if request.mkdir is not None and request.mkdir & _OTHERS_WRITE:
+        said = (
+            f"With {_MKDIR}, only root can have directories made that others can write to, not mode "
+            f"{request.mkdir:04o}: leave out {_OTHERS_WRITE:03o}, and mount there what they may write to."
+        )
+        raise BadMount("options", said)
 
 
 def examine(

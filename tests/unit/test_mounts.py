@@ -89,6 +89,14 @@ class TestCheck:
         assert (request.mkdir, request.parameters) == (mode, ())
         assert mountrequest.check("/srv", "/mnt", "tmpfs", "").mkdir is None
 
+    @pytest.mark.parametrize("mode", ["0777", "1777", "775", "2", "20"])
+    def test_only_root_has_directories_made_for_others_to_write_to(self, mode: str) -> None:
+        request = mountrequest.check("t", "/mnt", "tmpfs", f"X-mount.mkdir={mode}")
+        with pytest.raises(InvalidArgs, match=f"not mode {int(mode, 8):04o}: leave out 022"):
+            mountrequest.check_for_user(request)
+        for fine in ("", "X-mount.mkdir", "X-mount.mkdir=0750", "X-mount.mkdir=5755", "mode=1777"):
+            mountrequest.check_for_user(mountrequest.check("t", "/mnt", "tmpfs", fine))
+
     def test_what_is_too_long_for_fsconfig(self) -> None:
         def is_long(what: str, options: str) -> bool:
             return mountrequest.check(what, "/mnt", "tmpfs", options).is_long
