@@ -234,26 +234,29 @@ class Methods:
         found, arguments = self.subject(request)
         what = mountrequest.check(*arguments)  # type: ignore[arg-type]
         if request.caller.uid:
-            mountrequest.check_for_user(what)
+            mountrequest.check_for_user(what, str(arguments[3]))
 
         async def run() -> Answer:
             await self._registry.mount(found, what)
             return Answer()
 
-        what_details = dict(zip(("what", "where", "type", "options"), map(_detail, arguments), strict=True))
+        shown = (what.what, what.where, *arguments[2:])
+        what_details = dict(zip(("what", "where", "type", "options"), map(_detail, shown), strict=True))
         return Plan(run, details_of(found) | what_details)
 
     def _unmount(self, request: Request) -> Plan:
         found, (where, given) = self.subject(request)
         assert isinstance(where, str)  # noqa: S101 - the signature says so
-        mountrequest.check_target(where)
+        target = mountrequest.check_target(where)
+        if request.caller.uid:
+            mountrequest.check_shown("where", target)
         chosen = options.unmount(plain_options(given))  # type: ignore[arg-type]
 
         async def run() -> Answer:
-            await self._registry.unmount(found, where, chosen.lazy)
+            await self._registry.unmount(found, target, chosen.lazy)
             return Answer()
 
-        return Plan(run, details_of(found) | {"where": _detail(where)})
+        return Plan(run, details_of(found) | {"where": _detail(target)})
 
 
 def _changed(name: str) -> Failed:
@@ -262,7 +265,7 @@ def _changed(name: str) -> Failed:
 
 def _detail(text: object) -> str:
     """An argument as polkit's rules and questions are given it."""
-    return names.escaped(str(text), 1024)
+    return names.escaped(str(text), mountrequest.MAX_SHOWN)
 
 
 def _text(text: str) -> str:

@@ -72,6 +72,8 @@ class TestCheck:
             ("o", "overlay", "lowerdir=/a:b", "lowerdir of an overlay is an absolute path"),
             ("o", "overlay", "lowerdir=/a,upperdir=/b/../c", "upperdir of an overlay"),
             ("tmpfs", "tmpfs", "a\0b", "option"),
+            ("", "tmpfs", "source=/dev/sda1", "'what'"),
+            ("", "tmpfs", "ro,source", "'what'"),
         ],
     )
     def test_what_is_wrong_is_named(self, what: str, fstype: str, options: str, named: str) -> None:
@@ -93,9 +95,9 @@ class TestCheck:
     def test_only_root_has_directories_made_for_others_to_write_to(self, mode: str) -> None:
         request = mountrequest.check("t", "/mnt", "tmpfs", f"X-mount.mkdir={mode}")
         with pytest.raises(InvalidArgs, match=f"not mode {int(mode, 8):04o}: leave out 022"):
-            mountrequest.check_for_user(request)
+            mountrequest.check_for_user(request, f"X-mount.mkdir={mode}")
         for fine in ("", "X-mount.mkdir", "X-mount.mkdir=0750", "X-mount.mkdir=5755", "mode=1777"):
-            mountrequest.check_for_user(mountrequest.check("t", "/mnt", "tmpfs", fine))
+            mountrequest.check_for_user(mountrequest.check("t", "/mnt", "tmpfs", fine), fine)
 
     def test_what_is_too_long_for_fsconfig(self) -> None:
         def is_long(what: str, options: str) -> bool:
