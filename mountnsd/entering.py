@@ -111,6 +111,8 @@ class Entering:
             "user": str(who.uid),
             "program": names.escaped(argv[0], 256) if argv else "",
         }
+        if chosen.new_privileges:  # what is inside may make him root: a rule for who he is to be must not do
+            details |= {"user": "0", "target": str(who.uid), "new_privileges": "yes"}
         return Plan(run, details, action)
 
     async def _start(
@@ -127,6 +129,7 @@ class Entering:
             namespace=found.name,
             inode=found.inode,
             id=found.id,
+            created_usec=found.created_usec,
             uid=caller.uid,
             caller=caller.name,
             bus=self._bus.id,

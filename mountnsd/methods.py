@@ -253,7 +253,10 @@ class Methods:
     def _mount(self, request: Request) -> Plan:
         found, arguments = self.subject(request)
         what = mountrequest.check(*arguments)  # type: ignore[arg-type]
-        changed = dict(zip(("what", "where", "type", "options"), map(_detail, arguments), strict=True))
+        if request.caller.uid:
+            mountrequest.check_for_user(what, str(arguments[3]))
+        shown = (what.what, what.where, *arguments[2:])
+        changed = dict(zip(("what", "where", "type", "options"), map(_detail, shown), strict=True))
 
         async def run() -> Answer:
             await self._registry.mount(found, what)
@@ -276,11 +279,13 @@ class Methods:
     def _unmount(self, request: Request) -> Plan:
         found, (where, given) = self.subject(request)
         assert isinstance(where, str)  # noqa: S101 - the signature says so
-        mountrequest.check_target(where)
+        target = mountrequest.check_target(where)
+        if request.caller.uid:
+            mountrequest.check_shown("where", target)
         chosen = options.unmount(plain_options(given))  # type: ignore[arg-type]
 
         async def run() -> Answer:
-            await self._registry.unmount(found, where, chosen.lazy)
+            await self._registry.unmount(found, target, chosen.lazy)
             tell(
                 Event.UNMOUNTED,
                 found.name,
@@ -288,13 +293,13 @@ class Methods:
                 "Unmounted in namespace %s by uid %d: %s",
                 found.name,
                 request.caller.uid,
-                _detail(where),
-                mountns_where=_detail(where),
+                _detail(target),
+                mountns_where=_detail(target),
                 **request.caller.fields(),
             )
             return Answer()
 
-        return Plan(run, details_of(found) | {"where": _detail(where)})
+        return Plan(run, details_of(found) | {"where": _detail(target)})
 
 
 def _tell_created(made: Namespace, caller: Caller) -> None:
@@ -318,7 +323,7 @@ def _changed(name: str) -> Failed:
 
 def _detail(text: object) -> str:
     """An argument as polkit's rules and questions are given it."""
-    return names.escaped(str(text), 1024)
+    return names.escaped(str(text), mountrequest.MAX_SHOWN)
 
 
 def _text(text: str) -> str:

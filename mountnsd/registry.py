@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 
 from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
 from mountnsd import mounts as mounts_inside
@@ -57,6 +58,7 @@ class Registry:
         self.host = holder.host()
         self._metadata = metadata
         self._namespaces: dict[str, Namespace] = {}
+        self._generations = count()
         self._making: Counter[int] = Counter()  # creations under way, by owner
         self._reservations: dict[str, _Reservation] = {}
         self._look_again = False
@@ -122,7 +124,7 @@ class Registry:
     def _check_current(self, found: Namespace) -> None:
         """Raises NoSuchNamespace unless the name still stands for the namespace that the caller was allowed."""
         now = self._namespaces.get(found.name)
-        if now is None or (now.inode, now.id) != (found.inode, found.id):
+        if now is None or now.key != found.key:
             raise NoSuchNamespace(found.name)
 
     # Making
@@ -242,11 +244,11 @@ class Registry:
         """
         async with self._reserved(found.name):
             self._check_current(found)
-            inside = processes.inside(found.inode)
+            inside = processes.inside(found.inode, threads=True)
             if options.kill:
                 async with self.listener.ending(found):
                     await processes.end(found.inode)
-                    left = processes.inside(found.inode)
+                    left = processes.inside(found.inode, threads=True)
                     if left:
                         raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
                     self._drop(found)
@@ -387,6 +389,7 @@ class Registry:
             propagation=metadata.propagation,
             description=metadata.description,
             labels=metadata.labels,
+            generation=next(self._generations),
             state=state,
         )
 
