@@ -16,6 +16,11 @@ from mountnsd.ctl.problem import Problem
 RUNTIME_DIRECTORY = "/run/mountnsd"
 JSON_MODES = ("pretty", "short", "off")
 SIGPIPE_MODES = ("ignore", "default")
+PROPAGATIONS = ("slave", "private", "shared", "unchanged")
+# All that an option can be, where that is few.
+VALUES = {"json": JSON_MODES, "propagation": PROPAGATIONS, "sigpipe": SIGPIPE_MODES}
+# What works over --host= and --machine=: all else needs this host's files, processes or descriptors.
+REMOTE = ("create", "destroy", "list", "monitor", "mounts", "pids", "show")
 
 _HINT = "'mountnsctl --help' shows what there is."
 
@@ -78,6 +83,8 @@ class Arguments:
         self.pager = True
         self.ask_password = True
         self.quiet = False
+        self.host: str | None = None
+        self.machine: str | None = None
         self.runtime_directory = os.environ.get("MOUNTNSD_RUNTIME_DIRECTORY") or RUNTIME_DIRECTORY
         self.propagation: str | None = None
         self.description: str | None = None
@@ -97,12 +104,20 @@ class Arguments:
         self.without_mount_sandbox = False
         self.now = False
 
+    @property
+    def remote(self) -> bool:
+        """Whether another host or a container is meant."""
+        return self.host is not None or self.machine is not None
+
 
 VERBS = (
     Verb("list", "Namespace Commands", "list", "List the namespaces (the default)", 0, 0),
     Verb("show", "Namespace Commands", "show NAME...", "Show properties of one or more namespaces", 1, None),
     Verb("create", "Namespace Commands", "create NAME", "Create a namespace", 1, 1),
     Verb("destroy", "Namespace Commands", "destroy NAME...", "Destroy one or more namespaces", 1, None),
+    Verb("monitor", "Namespace Commands", "monitor", "Show what happens to namespaces, as it happens", 0, 0),
+    Verb("edit", "Namespace Commands", "edit NAME", "Edit the declaration of a namespace", 1, 1),
+    Verb("cat", "Namespace Commands", "cat [NAME...]", "Show declarations of namespaces", 0, None),
     Verb("verify", "Namespace Commands", "verify [FILE...]", "Check declarations of namespaces", 0, None),
     Verb("mounts", "Namespace Commands", "mounts NAME", "List the mounts in a namespace", 1, 1),
     Verb(
@@ -135,6 +150,8 @@ OPTIONS = (
     Option("no-legend", "Do not show the headers and footers", "legend", constant=False),
     Option("no-ask-password", "Do not ask for system passwords", "ask_password", constant=False),
     Option("quiet", "Suppress notes that are no errors", "quiet", short="q"),
+    Option("host", "Operate on a remote host", "host", short="H", metavar="[USER@]HOST"),
+    Option("machine", "Operate on a local container", "machine", short="M", metavar="CONTAINER"),
     Option("json", "Output as JSON: pretty, short or off", "json", metavar="MODE"),
     Option(
         "j",
@@ -254,6 +271,19 @@ def _assign(arguments: Arguments, positional: list[str], used: list[Option]) -> 
         if option.verbs and verb.name not in option.verbs:
             owner = " and ".join(f"'{name}'" for name in option.verbs)
             raise Problem(f"'{verb.name}' has no option '--{option.long}'; that is one of {owner}.")
+    _check_place(arguments)
+
+
+def _check_place(arguments: Arguments) -> None:
+    """Hold the verb against where it shall work."""
+    if arguments.host is not None and arguments.machine is not None:
+        raise Problem(
+            "--host= and --machine= exclude each other; a container of a host is --host=HOST/CONTAINER."
+        )
+    if not arguments.remote or arguments.verb in REMOTE:
+        return
+    way = "ssh -t HOST" if arguments.machine is None else "systemd-run --pty --machine=CONTAINER"
+    raise Problem(f"Cannot {arguments.verb} remotely: run '{way} mountnsctl {arguments.verb} ...' instead.")
 
 
 def _long(text: str, rest: list[str], arguments: Arguments) -> Option:
@@ -300,10 +330,9 @@ def _next(usage: str, rest: list[str]) -> str:
 
 
 def _store(arguments: Arguments, option: Option, value: str) -> None:
-    if option.attribute == "json" and value not in JSON_MODES:
-        raise Problem(f"'{value}' is no mode for --json: it is one of {', '.join(JSON_MODES)}.")
-    if option.attribute == "sigpipe" and value not in SIGPIPE_MODES:
-        raise Problem(f"'{value}' is no mode for --sigpipe: it is one of {', '.join(SIGPIPE_MODES)}.")
+    known = VALUES.get(option.long)
+    if known is not None and value not in known:
+        raise Problem(f"'{value}' is no mode for --{option.long}: it is one of {', '.join(known)}.")
     target = getattr(arguments, option.attribute)
     if not isinstance(target, dict):
         setattr(arguments, option.attribute, value)

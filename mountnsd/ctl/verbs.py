@@ -6,19 +6,20 @@ The JSON shapes here are an interface: keys are added, never renamed or taken aw
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Callable
 from typing import Any
 
 from mountnsd.ctl import text
 from mountnsd.ctl.agent import Agent
+from mountnsd.ctl.bridge import bridge_for
 from mountnsd.ctl.connection import MANAGER, NAMESPACE, PATH, CallProblem, Connection
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.output import Output
 from mountnsd.ctl.problem import FAILURE, Problem
+from mountnsd.ctl.progress import Progress
 from mountnsd.ctl.table import Table, aligned
 
-_KEYS = {"Path": "pin", "NamespaceID": "namespace_id", "OwnerUID": "owner", "CreatedUSec": "created_usec"}
+KEYS = {"Path": "pin", "NamespaceID": "namespace_id", "OwnerUID": "owner", "CreatedUSec": "created_usec"}
 _NO_SUCH_NAMESPACE = "org.mountnsd1.Error.NoSuchNamespace"
 _MOUNT_KEYS = ("id", "parent", "device", "root", "target", "options", "fstype", "source")
 
@@ -26,7 +27,8 @@ _MOUNT_KEYS = ("id", "parent", "device", "root", "target", "options", "fstype", 
 def run(arguments: Arguments) -> int:
     """Do what the verb says; returns the exit status."""
     output = Output(arguments)
-    with Connection(arguments.ask_password) as connection:
+    progress = Progress(not arguments.quiet)
+    with Connection(arguments.ask_password, bridge_for(arguments), progress) as connection:
         return _VERBS[arguments.verb](connection, arguments, output)
 
 
@@ -39,7 +41,7 @@ def _list(connection: Connection, _arguments: Arguments, output: Output) -> int:
         return 0
     table = Table(("NAME", "INODE", "OWNER", "PROCESSES"), "namespaces", numbers=("PROCESSES",))
     for name, _, inode, owner, processes in rows:
-        table.add(name, f"mnt:[{inode}]", _user(owner), processes)
+        table.add(name, f"mnt:[{inode}]", output.user(owner), processes)
     output.page(table.render(output.legend, output.colours))
     return 0
 
@@ -54,7 +56,7 @@ def _show(connection: Connection, arguments: Arguments, output: Output) -> int:
         if output.json:
             shown.append(_object(path, properties, len(processes)))
         else:
-            shown.append(_status(properties, sorted(processes), output.colours))
+            shown.append(_status(properties, sorted(processes), output))
 
     status = _each(arguments.names, one)
     if output.json:
@@ -67,11 +69,11 @@ def _show(connection: Connection, arguments: Arguments, output: Output) -> int:
 def _object(path: str, properties: dict[str, Any], processes: int) -> dict[str, Any]:
     """A namespace for JSON: its properties in snake_case, its object path, and the number of processes inside."""
     found = {"name": properties.get("Name", ""), "path": path}
-    found.update((_KEYS.get(key, key.lower()), value) for key, value in properties.items())
+    found.update((KEYS.get(key, key.lower()), value) for key, value in properties.items())
     return {**found, "processes": processes}
 
 
-def _status(properties: dict[str, Any], processes: list[tuple[int, int, str]], colours: bool) -> str:
+def _status(properties: dict[str, Any], processes: list[tuple[int, int, str]], output: Output) -> str:
     """A namespace for people, as `machinectl status` has a machine."""
     known = dict(properties)
 
@@ -82,18 +84,23 @@ def _status(properties: dict[str, Any], processes: list[tuple[int, int, str]], c
     identifier, owner, created = take("NamespaceID", 0), take("OwnerUID", 0), take("CreatedUSec", 0)
     colour = text.GREEN if state == "active" else text.RED
     fields: list[tuple[str, list[str]]] = [
-        ("State", [f"{colour}{text.cell(state)}{text.RESET}" if colours else text.cell(state)]),
+        ("State", [f"{colour}{text.cell(state)}{text.RESET}" if output.colours else text.cell(state)]),
         ("Inode", [f"mnt:[{take('Inode', 0)}]"]),
         ("Namespace ID", [str(identifier)] if identifier else []),
         ("Pin", [text.cell(take("Path"))]),
-        ("Owner", [f"{text.cell(_user(owner))} ({owner})"]),
+        ("Owner", [_owner(owner, output)]),
         ("Created", [_when(created)] if created else []),
         ("Propagation", [text.cell(take("Propagation"))]),
         ("Labels", [text.cell(f"{key}={value}") for key, value in sorted(take("Labels", {}).items())]),
         ("Processes", [str(len(processes)), *(f"{pid} {text.cell(comm)}" for pid, _, comm in processes)]),
     ]
     fields += [(text.cell(key), [text.cell(str(value))]) for key, value in sorted(known.items())]
-    return aligned(f"{name} - {description}" if description else name, fields, colours)
+    return aligned(f"{name} - {description}" if description else name, fields, output.colours)
+
+
+def _owner(uid: int, output: Output) -> str:
+    name = output.user(uid)
+    return name if name == str(uid) else f"{text.cell(name)} ({uid})"
 
 
 def _when(usec: int) -> str:
@@ -127,7 +134,8 @@ def _create(connection: Connection, arguments: Arguments, output: Output) -> int
         options["labels"] = ("a{ss}", arguments.labels)
     if arguments.if_not_exists:
         options["if_not_exists"] = ("b", True)
-    with Agent(arguments.ask_password):
+    with Agent(arguments.ask_password and not arguments.remote) as agent:
+        connection.doing = "" if agent.running else f"Creating '{name}'"
         (path,) = connection.manager("Create", "sa{sv}", (name, options))
     if output.json:
         output.value({"name": name, "path": path})
@@ -139,6 +147,8 @@ def _destroy(connection: Connection, arguments: Arguments, output: Output) -> in
     gone: list[dict[str, Any]] = []
 
     def one(name: str) -> None:
+        if not agent.running:
+            connection.doing = _destroying(name, len(gone), len(arguments.names), arguments.kill)
         try:
             (pids,) = connection.manager("Destroy", "sa{sv}", (name, options))
         except CallProblem as problem:
@@ -152,11 +162,18 @@ def _destroy(connection: Connection, arguments: Arguments, output: Output) -> in
                 f"The namespace '{name}' has lost its name and ends with the processes inside: {inside}."
             )
 
-    with Agent(arguments.ask_password):
+    with Agent(arguments.ask_password and not arguments.remote) as agent:
+        connection.doing = ""
         status = _each(arguments.names, one)
     if output.json:
         output.value(gone)
     return status
+
+
+def _destroying(name: str, done: int, of: int, kill: bool) -> str:
+    """What is shown of a destruction that takes long."""
+    doing = f"Ending the processes in '{name}'" if kill else f"Destroying '{name}'"
+    return f"{doing}, destroyed {done} of {of}" if of > 1 else doing
 
 
 def _pids(connection: Connection, arguments: Arguments, output: Output) -> int:
@@ -168,7 +185,7 @@ def _pids(connection: Connection, arguments: Arguments, output: Output) -> int:
         return 0
     table = Table(("PID", "USER", "COMMAND"), "processes", numbers=("PID",))
     for pid, uid, comm in rows:
-        table.add(pid, _user(uid), comm)
+        table.add(pid, output.user(uid), comm)
     output.page(table.render(output.legend, output.colours))
     return 0
 
@@ -196,13 +213,6 @@ def _each(names: list[str], work: Callable[[str], None]) -> int:
             text.complain(problem.message)
             status = FAILURE
     return status
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
 
 
 _VERBS: dict[str, Callable[[Connection, Arguments, Output], int]] = {

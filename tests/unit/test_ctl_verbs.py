@@ -72,7 +72,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     daemon = Fake()
-    monkeypatch.setattr(verbs, "Connection", lambda _interactive: daemon)
+    monkeypatch.setattr(verbs, "Connection", lambda *_: daemon)
     return daemon
 
 
