@@ -60,6 +60,18 @@ def _run(arguments: Arguments) -> int:
         from mountnsd.ctl import verify
 
         return verify.run(arguments)
+    if arguments.verb == "edit":
+        from mountnsd.ctl import edit
+
+        return edit.run(arguments)
+    if arguments.verb == "cat":
+        from mountnsd.ctl import cat
+
+        return cat.run(arguments)
+    if arguments.verb == "monitor":
+        from mountnsd.ctl import monitor
+
+        return monitor.run(arguments)
     from mountnsd.ctl import verbs
 
     return verbs.run(arguments)
