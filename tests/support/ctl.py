@@ -13,9 +13,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from .buses import PrivateBus
 from .daemon import Daemon, copy_program
@@ -25,11 +25,24 @@ TIMEOUT = 20.0
 PROGRAM = (sys.executable, "-m", "mountnsd.ctl")
 
 
+class Program(Protocol):
+    """What can be run on a terminal: the words it begins with, and its environment."""
+
+    @property
+    def command(self) -> Sequence[str]:
+        """The words."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment."""
+
+
 class Ctl:
     """Runs mountnsctl on a bus, from a copy that every user can read, as he can where it is installed."""
 
     def __init__(self, bus: PrivateBus, daemon: Daemon | None) -> None:
-        self.environment = {
+        self.command: Sequence[str] = PROGRAM
+        self.environment: Mapping[str, str] = {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "PYTHONPATH": str(copy_program(bus.directory)),
             "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
@@ -68,9 +81,9 @@ class Ctl:
 
 
 class Terminal:
-    """mountnsctl on a terminal of its own, that we are the user of; a context manager that ends it."""
+    """mountnsctl, or another program, on a terminal of its own, whose user we are; a context manager that ends it."""
 
-    def __init__(self, ctl: Ctl, *words: str, uid: int = 0, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, ctl: Program, *words: str, uid: int = 0, env: Mapping[str, str] | None = None) -> None:
         self.pid, self._master = os.forkpty()
         if self.pid == 0:
             try:
@@ -79,7 +92,7 @@ class Terminal:
                     os.setgroups([])
                     os.setresgid(uid, uid, uid)
                     os.setresuid(uid, uid, uid)
-                os.execve(PROGRAM[0], [*PROGRAM, *words], {**ctl.environment, **(env or {})})
+                os.execvpe(ctl.command[0], [*ctl.command, *words], {**ctl.environment, **(env or {})})
             finally:
                 os._exit(99)
         self.seen = ""
