@@ -158,6 +158,7 @@ def zsh() -> str:
             "VERBS": [f"{_quoted(f'{verb.name}:{verb.help}')}" for verb in VERBS],
             "GENERAL": [spec for o in OPTIONS if not o.verbs for spec in _zsh_option(o)],
             "OWN": [spec for o in OPTIONS if o.verbs for spec in _zsh_option(o)],
+            "TAKES": [s for o in OPTIONS if o.metavar for s in spellings(o)],
             "CASES": cases,
         },
     )
@@ -195,7 +196,7 @@ def _zsh_option(option: Option) -> list[str]:
 
 def _zsh_operand(number: int, kind: Kind, more: bool) -> str:
     if kind is Kind.COMMAND:
-        return "'(-)*:: :{ shift words; (( CURRENT-- )); _normal }'"
+        return "'(-)*:: :_mountnsctl_command'"
     return _quoted(f"{'*' if more else number}:{kind.value}:{_zsh_action(kind)}")
 
 
