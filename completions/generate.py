@@ -158,7 +158,6 @@ def zsh() -> str:
             "VERBS": [f"{_quoted(f'{verb.name}:{verb.help}')}" for verb in VERBS],
             "GENERAL": [spec for o in OPTIONS if not o.verbs for spec in _zsh_option(o)],
             "OWN": [spec for o in OPTIONS if o.verbs for spec in _zsh_option(o)],
-            "TAKES": [s for o in OPTIONS if o.metavar for s in spellings(o)],
             "CASES": cases,
         },
     )
