@@ -32,11 +32,12 @@ _HOST = re.compile(
 class Bridge:
     """A program whose standard input and output are a connection to a bus elsewhere.
 
-    Attributes: place: of which host or container, for messages.
+    Arguments: command; place: of which host or container, for messages; hint: what to do where it fails.
     """
 
-    def __init__(self, command: list[str], place: str) -> None:
+    def __init__(self, command: list[str], place: str, hint: str = "") -> None:
         self.place = place
+        self._hint = hint
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -76,7 +77,7 @@ class Bridge:
             return f"{self._name()} ended with status {status}, and has said why"
         if status < 0:
             return f"{self._name()} was ended by signal {-status}"
-        return f"{self._name()} ended with status {status}"
+        return f"{self._name()} ended with status {status}{self._hint}"
 
     def _name(self) -> str:
         return os.path.basename(self._command[0])
@@ -128,4 +129,5 @@ def to_container(name: str) -> Bridge:
         raise Problem(f"'{name}' is no name of a container for --machine=: 'machinectl list' shows them.")
     if os.geteuid() != 0:
         raise Problem("--machine= enters the container, and that needs root: try it with sudo.")
-    return Bridge([BRIDGE, f"--machine={name}"], f"container '{name}'")
+    hint = "; 'machinectl list' shows the containers that run"
+    return Bridge([BRIDGE, f"--machine={name}"], f"container '{name}'", hint)

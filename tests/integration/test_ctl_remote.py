@@ -242,7 +242,7 @@ def test_a_container_that_there_is_not(ctl: Ctl) -> None:
     assert first.startswith("Failed to ")  # the bridge's own words
     assert last == (
         "mountnsctl: Cannot reach the system bus of container 'no-such-box': systemd-stdio-bridge ended with "
-        "status 1."
+        "status 1; 'machinectl list' shows the containers that run."
     )
 
 
