@@ -45,3 +45,12 @@ class Output:
         """Say something on standard error that is no failure, unless --quiet."""
         if not self._quiet:
             text.note(text.plain(line))
+
+    def user(self, uid: int) -> str:
+        """A user's name, or his number where he has none."""
+        import pwd
+
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except (KeyError, OverflowError):
+            return str(uid)
