@@ -111,7 +111,7 @@ def test_the_shapes_of_before_are_still_there() -> None:
 
 
 def test_the_same_whatever_the_legend(ctl: Ctl) -> None:
-    ctl.ok("create", "still", "--propagation=private")  # what the host mounts meanwhile does not travel there
+    ctl.still("still")
     for words in (
         ["list"],
         ["show", "demo"],

@@ -15,8 +15,8 @@ from support.polkit import Polkit
 
 @pytest.fixture
 def still(ctl: Ctl) -> Ctl:
-    """Besides `demo`, a namespace `still` into which nothing travels that the host mounts meanwhile."""
-    ctl.ok("create", "still", "--propagation=private")
+    """Besides `demo`, a namespace `still` that only we change."""
+    ctl.still("still")
     return ctl
 
 
