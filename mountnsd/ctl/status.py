@@ -105,7 +105,7 @@ def _text(found: dict[str, Any], full: bool, output: Output) -> str:
         ("Inode", [f"mnt:[{found['inode']}]"]),
         ("Namespace ID", [str(identifier)] if identifier else []),
         ("Pin", [text.cell(found["pin"])]),
-        ("Owner", [f"{text.cell(output.user(found['owner']))} ({found['owner']})"]),
+        ("Owner", [_owner(found["owner"], output)]),
         ("Created", [values.when(created)] if created else []),
         ("Propagation", [text.cell(found["propagation"])] if found["propagation"] else []),
         ("Labels", [values.label(*label) for label in sorted(found["labels"].items())]),
@@ -120,6 +120,11 @@ def _text(found: dict[str, Any], full: bool, output: Output) -> str:
     description = found["description"]
     page = aligned(f"{name} - {description}" if description else name, fields, output.colours)
     return page + "".join(f"{line}\n" for line in ["", *map(text.plain, found["log"])] if found["log"])
+
+
+def _owner(uid: int, output: Output) -> str:
+    name = output.user(uid)
+    return name if name == str(uid) else f"{text.cell(name)} ({uid})"
 
 
 def _unit(unit: dict[str, str] | None) -> list[str]:

@@ -130,6 +130,7 @@ def test_status(ctl: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status_of_all(ctl: Any, fake: Fake) -> None:
     out = ctl("status")[1]
     assert out.startswith("demo - ")
+    assert " Owner: 4000000000\n" in out  # who has no name
     assert "\n\nzz\n" in out
     fake.answers[MANAGER, "List"] = []
     assert ctl("status") == (0, "No namespaces.\n", "")
