@@ -12,7 +12,8 @@ from enum import Enum
 from pathlib import Path
 
 from mountnsd.ctl.capabilities import NAMES as CAPABILITIES
-from mountnsd.ctl.options import OPTIONS, VALUES, VERBS, Option, Verb
+from mountnsd.ctl.grammar import Option, Verb
+from mountnsd.ctl.options import OPTIONS, SORT_KEYS, VALUES, VERBS, Arguments
 
 HERE = Path(__file__).parent
 FILES = {"bash": "mountnsctl.bash", "zsh": "_mountnsctl", "fish": "mountnsctl.fish"}
@@ -77,6 +78,8 @@ def value(option: Option) -> Kind | tuple[str, ...] | None:
         return None
     if option.long in VALUES:
         return VALUES[option.long]
+    if option.long == "sort":
+        return SORT_KEYS
     if option.metavar.startswith("CAP"):
         return CAPABILITIES
     return Kind.NOTHING if option.long in _OWN_NAME else _VALUES.get(option.metavar, Kind.NOTHING)
@@ -90,7 +93,7 @@ def spellings(option: Option) -> list[str]:
 
 def repeats(option: Option) -> bool:
     """Whether an option may be given several times."""
-    return "=" in option.metavar
+    return isinstance(getattr(Arguments(), option.attribute), list | dict)
 
 
 def _fill(shell: str, parts: dict[str, list[str]]) -> str:

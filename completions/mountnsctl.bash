@@ -89,6 +89,7 @@ _mountnsctl() {
     # What each verb takes, a kind each; with a * any number of the last.
     local -A verbs=(
         [list]=""
+        [status]="namespace*"
         [show]="namespace*"
         [create]="declared"
         [destroy]="namespace*"
@@ -97,9 +98,14 @@ _mountnsctl() {
         [cat]="declared*"
         [verify]="file*"
         [mounts]="namespace"
+        [mount]="namespace file file"
+        [umount]="namespace file*"
+        [diff]="namespace namespace"
         [enter]="namespace command*"
         [exec]="namespace command*"
         [pids]="namespace"
+        [busy]="namespace"
+        [which]="pid"
         [attach]="unit namespace"
         [detach]="unit"
     )
@@ -115,6 +121,16 @@ _mountnsctl() {
         [--description]="nothing"
         [--label]="nothing"
         [--from]="namespace"
+        [--owner]="user"
+        [--sort]="= name owner processes created"
+        [-n]="nothing"
+        [--lines]="nothing"
+        [-p]="nothing"
+        [--property]="nothing"
+        [-t]="nothing"
+        [--type]="nothing"
+        [-o]="nothing"
+        [--options]="nothing"
         [--user]="user"
         [-E]="variable"
         [--setenv]="variable"
@@ -126,8 +142,14 @@ _mountnsctl() {
     general='-h --help --version --no-pager --no-legend --no-ask-password -q --quiet -H --host= -M --machine= --json= -j --runtime-directory='
     # The options of a verb alone.
     local -A own=(
+        [list]='--label= --owner= --sort= -l --full'
+        [status]='-l --full -n --lines='
+        [show]='-p --property= --value'
         [create]='--propagation= --description= --label= --from= --if-not-exists'
         [destroy]='--kill --lazy --if-exists'
+        [mounts]='--list'
+        [mount]='-t --type= -o --options= --bind --rbind'
+        [umount]='--lazy'
         [enter]='--user= -E --setenv= --chdir='
         [exec]='-E --setenv= --drop-capabilities= --argv0= --sigpipe='
         [attach]='--runtime --without-mount-sandbox --now'

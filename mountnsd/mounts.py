@@ -142,7 +142,7 @@ def unmount(namespace: int, where: str, lazy: bool) -> None:
         hint = ""
         if error.errno == errno.EBUSY:
             hint = "Something inside uses it; pass the option lazy to detach it all the same."
-        elif error.errno == errno.EINVAL:
+        elif error.errno in (errno.EINVAL, errno.ENOENT):
             hint = "Nothing is mounted there inside; 'mountnsctl mounts NAME' shows what is."
         raise _failed(f"Cannot unmount {names.shown(where)}", error, hint) from error
 

@@ -80,6 +80,7 @@ class Connection:
         self.exited: deque[Message] = deque()
         self._bus.filter(MatchRule(type="signal", interface=MANAGER, member="Exited"), queue=self.exited)
         self.sender = ""  # the unique name that the last answer came from
+        self.local = bridge is None  # the daemon is on this host, so that its pids are those of our /proc
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +146,10 @@ class Connection:
     ) -> tuple[Any, ...]:
         """Call a method of the daemon that answers at once; returns the answer's values."""
         return self._call(NAME, path, interface, member, signature, body, _QUESTION_SECONDS)
+
+    def change(self, path: str, member: str, signature: str, body: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Call a method of the namespace at `path` that may take its time; returns the answer's values."""
+        return self._call(NAME, path, NAMESPACE, member, signature, body, None)
 
     def namespace(self, name: str) -> str:
         """The object path of a namespace."""

@@ -18,7 +18,7 @@ from mountnsd.ctl.bridge import bridge_for
 from mountnsd.ctl.connection import MANAGER, NAME, NAMESPACE, PATH, Connection
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.output import Output
-from mountnsd.ctl.verbs import KEYS
+from mountnsd.ctl.values import key_of
 
 _BUS = "org.freedesktop.DBus"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -103,7 +103,7 @@ class Events:
 
 def _plain(properties: dict[str, tuple[str, Any]]) -> dict[str, Any]:
     """Properties by their names in JSON."""
-    return {KEYS.get(key, key.lower()): value for key, (_, value) in properties.items()}
+    return {key_of(key): value for key, (_, value) in properties.items()}
 
 
 def _name(path: str) -> str:

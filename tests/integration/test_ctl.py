@@ -32,7 +32,7 @@ def test_walkthrough(ctl: Ctl, daemon: Daemon) -> None:
     )
     assert ctl.ok() == ctl.ok("list")
     assert ctl.ok("enter", "demo", "ls", "/mnt") == "hi-there\n"
-    assert re.search(r"^/mnt +hidden +tmpfs +rw", ctl.ok("mounts", "demo"), re.MULTILINE)
+    assert re.search(r"^[├└]─/mnt +hidden +tmpfs +rw", ctl.ok("mounts", "demo"), re.MULTILINE)
     ctl.ok("destroy", "demo")
     assert ctl.ok("list") == "No namespaces.\n"
     assert not (daemon.pins / "demo").exists()
@@ -54,8 +54,8 @@ def test_create_show_and_json(ctl: Ctl, daemon: Daemon) -> None:
     assert (shown["state"], shown["processes"], shown["owner"]) == ("active", 0, 0)
     assert abs(shown["created_usec"] / 1e6 - time.time()) < 60
     text = ctl.ok("show", "b-1", "demo")
-    assert text.startswith("b-1 - A test\n")
-    assert "\n\ndemo\n" in text
+    assert text.startswith("Name=b-1\n")
+    assert "\n\nName=demo\n" in text
     assert ctl("create", "demo").returncode == 1
     ctl.ok("create", "demo", "--if-not-exists")
     ctl.ok("exec", "demo", "mount", "-t", "tmpfs", "copied", "/mnt")
@@ -68,8 +68,9 @@ def test_pids_and_busy(ctl: Ctl) -> None:
     process = ctl.start("exec", "demo", "sh", "-c", "echo ready; read x")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    assert ctl.json("pids", "demo") == [{"pid": process.pid, "uid": 0, "comm": "sh"}]
-    assert re.search(rf"^ *{process.pid} root +sh$", ctl.ok("pids", "demo"), re.MULTILINE)
+    (found,) = ctl.json("pids", "demo")
+    assert (found["pid"], found["uid"], found["comm"]) == (process.pid, 0, "sh")
+    assert re.search(rf"^ *{process.pid} root +\S+ +sh$", ctl.ok("pids", "demo"), re.MULTILINE)
     busy = ctl("destroy", "demo")
     assert busy.returncode == 1
     assert str(process.pid) in busy.stderr
@@ -402,7 +403,7 @@ def test_pager_and_colours(ctl: Ctl) -> None:
 def test_everybody_may_look(ctl: Ctl, polkit: Polkit) -> None:
     polkit.allow("org.mountnsd1.list")
     assert "demo" in ctl.ok("list", uid=NOBODY)
-    assert ctl.ok("show", "demo", uid=NOBODY).startswith("demo\n")
+    assert ctl.ok("show", "demo", uid=NOBODY).startswith("Name=demo\n")
     assert "TARGET" in ctl.ok("mounts", "demo", uid=NOBODY)
     assert ctl.ok("pids", "demo", uid=NOBODY) == "No processes.\n"
 

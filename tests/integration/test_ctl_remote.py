@@ -80,11 +80,34 @@ def test_all_that_works(ctl: Ctl, ssh: Ssh) -> None:
     assert not leaks.alive(ssh.pid())
 
 
+def test_mounts_of_another_host(ctl: Ctl, ssh: Ssh) -> None:
+    """What is looked up here, as /proc and the journal are, is left out."""
+
+    def there(*words: str) -> Any:
+        return json.loads(ctl.ok("-H", "root@builder", *words, "--json=short", env=ssh.environment))
+
+    ctl.still("far")
+    there("mount", "far", "scratch", "/mnt", "--type=tmpfs")
+    diff = ctl("-H", "builder", "diff", "far", "--json=short", env=ssh.environment)
+    assert diff.returncode == 1  # they differ
+    assert "scratch" in {change["source"] for change in json.loads(diff.stdout)}
+    (status,) = there("status", "far")
+    assert (status["name"], status["unit"], status["slice"], status["log"]) == ("far", None, None, [])
+    there("umount", "far", "/mnt")
+    process = ctl.start("exec", "far", "sh", "-c", "echo ready; read x")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    assert there("which", str(process.pid))["name"] == "far"
+    assert [holder["pid"] for holder in there("busy", "far", "-q")["holders"]] == [process.pid]
+    process.communicate("x\n", timeout=TIMEOUT)
+    there("destroy", "far")
+
+
 def test_users_of_another_host_are_numbers(ctl: Ctl, ssh: Ssh) -> None:
     assert " root " in ctl.ok("list")
     out = ctl.ok("--host=builder", "list", env=ssh.environment)
     assert " root " not in out
-    assert "Owner: 0\n" in ctl.ok("show", "demo", "-Hbuilder", env=ssh.environment)
+    assert "Owner: 0\n" in ctl.ok("status", "demo", "-Hbuilder", env=ssh.environment)
 
 
 def test_errors_of_the_daemon_come_through(ctl: Ctl, ssh: Ssh) -> None:

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,18 @@ class Ctl:
         result = self(*words, **more)
         assert (result.returncode, result.stderr) == (0, ""), result
         return result.stdout
+
+    def still(self, name: str) -> None:
+        """Create a namespace whose mounts stay as they are, whatever others test on this host meanwhile.
+
+        Nothing travels into it; and there is nothing in it that ends with a directory of others' tests.
+        """
+        self.ok("create", name, "--propagation=private")
+        below = f"{tempfile.gettempdir()}/"
+        targets = [found["target"] for found in self.json("mounts", name)]
+        passing = [target for target in targets if target.startswith(below)]
+        if passing:
+            self("umount", name, "--lazy", *reversed(passing))  # some may have gone by now
 
     def json(self, *words: str) -> Any:
         """What a command line prints with --json=short."""
