@@ -2,6 +2,7 @@
 """Completion in the real shells, with the namespaces of a daemon that runs."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,13 @@ def place(ctl: Ctl, directory: Path) -> Place:
 
 
 @pytest.fixture(params=sorted(SHELLS))
-def shell(request: pytest.FixtureRequest, place: Place) -> Shell:
+def shell(request: pytest.FixtureRequest, place: Place) -> Iterator[Shell]:
     """Each of the shells."""
     if shutil.which(request.param) is None:
         pytest.skip(f"{request.param} is not installed; 'make tools' installs it")
-    return SHELLS[request.param](place)
+    found = SHELLS[request.param](place)
+    yield found
+    found.close()
 
 
 def values(offered: list[str]) -> list[str]:

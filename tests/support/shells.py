@@ -27,10 +27,13 @@ exec "$@"
 
 
 class Shell(Protocol):
-    """A shell."""
+    """A shell, until it is closed."""
 
     def offers(self, line: str) -> list[str]:
         """What it offers for the last word of a line, sorted."""
+
+    def close(self) -> None:
+        """End it, where it runs all the time."""
 
 
 class Place:
@@ -94,6 +97,9 @@ class Bash:
     def __init__(self, place: Place) -> None:
         self._place = place
 
+    def close(self) -> None:
+        """Nothing runs."""
+
     def offers(self, line: str) -> list[str]:
         """What it offers for the last word of a line, sorted."""
         words = [part for word in line.split(" ") for part in _parts(word)]
@@ -137,21 +143,26 @@ class Zsh:
 
     def __init__(self, place: Place) -> None:
         (place.directory / ".zshrc").write_text(_ZSH)
-        self._place = place
         self._offered = place.directory / "offered"
+        environment = {"COMPLETIONS": str(COMPLETIONS), "ZDOTDIR": str(place.directory)}
+        self._terminal = Terminal(place, "zsh", "-d", "-i", env=environment)
+        self._terminal.expect("ready> ")
 
     def offers(self, line: str) -> list[str]:
         """What it offers for the last word of a line, sorted."""
         self._offered.unlink(missing_ok=True)
-        environment = {"COMPLETIONS": str(COMPLETIONS), "ZDOTDIR": str(self._place.directory)}
-        with Terminal(self._place, "zsh", "-d", "-i", env=environment) as terminal:
-            terminal.expect("ready> ")
-            terminal.press(f"{line}\x14")
-            wait_until(lambda: "that is all\n" in self._text())
+        self._terminal.press(f"\x15{line}\x14")  # in place of the line before
+        wait_until(lambda: "that is all\n" in self._text())
         return sorted({word for word in self._text().splitlines()[:-1] if word})
 
     def _text(self) -> str:
         return self._offered.read_text() if self._offered.exists() else ""
+
+    def close(self) -> None:
+        """End it."""
+        self._terminal.press("\x15exit\r")
+        self._terminal.end()
+        self._terminal.hang_up()
 
 
 class Fish:
@@ -159,6 +170,9 @@ class Fish:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+
+    def close(self) -> None:
+        """Nothing runs."""
 
     def offers(self, line: str) -> list[str]:
         """What it offers for the last word of a line, sorted."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mountnsd.ctl import bridge
-from mountnsd.ctl.options import parse
+from mountnsd.ctl.options import REMOTE, VERBS, parse
 from mountnsd.ctl.problem import Problem
 
 
@@ -58,6 +58,11 @@ def test_a_host_is_one_word_after_the_options(host: str) -> None:
 def test_what_is_no_container(name: str) -> None:
     with pytest.raises(Problem, match="is no name of a container"):
         bridge.to_container(name)
+
+
+def test_what_works_elsewhere_exists() -> None:
+    assert set(REMOTE) <= {verb.name for verb in VERBS}
+    assert not {"enter", "exec", "attach", "detach", "edit", "cat", "verify"} & set(REMOTE)
 
 
 def test_one_of_both() -> None:
