@@ -28,22 +28,24 @@ def unit_of(pid: int) -> str:
 
 
 def unit_in(cgroups: str) -> str:
-    """The unit that the control groups of a process tell: the first below the slices, or the last slice."""
+    """The unit that the control groups of a process tell: of the unified hierarchy, else of systemd's own old one."""
     paths = {}
     for line in cgroups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers == "name=systemd" or (number == "0" and not controllers):
-            paths[controllers] = path
+        paths[controllers or number] = path
+    return _unit_of_group(paths.get("0", "")) or _unit_of_group(paths.get("name=systemd", ""))
+
+
+def _unit_of_group(path: str) -> str:
+    """The first unit below the slices, or the last slice; empty where systemd did not make the group."""
     found = ""
-    for part in (paths.get("name=systemd") or paths.get("") or "").split("/"):
+    for part in path.strip("/").split("/"):
         name = part.removeprefix("_")  # how systemd escapes what the kernel could take for a file of its own
         if name.endswith(_UNITS):
             return name
         if not name.endswith(".slice"):
-            if name:
-                break
-            continue
+            break
         found = name
     return found
 

@@ -55,6 +55,8 @@ def test_units_are_those_of_this_host(ctl: Any, fake: Fake, monkeypatch: pytest.
         ("0::/a.slice/a-b.slice\n", "a-b.slice"),
         ("12:cpu:/x\n1:name=systemd:/system.slice/cron.service\n0::/\n", "cron.service"),
         ("3:cpu:/system.slice/other.service\n0::/system.slice/cron.service\n", "cron.service"),
+        ("1:name=systemd:/\n0::/system.slice/cron.service\n", "cron.service"),
+        ("1:name=systemd:/outer.scope\n0::/system.slice/cron.service\n", "cron.service"),
         ("0::/docker/0123\n", ""),
         ("0::/../../up.service\n", ""),
         ("0::/\n", ""),
