@@ -277,3 +277,13 @@ def test_it_ends_with_us(ctl: Ctl, ssh: Ssh) -> None:
         pid = ssh.pid()
         process.kill()
     wait_until(lambda: not leaks.alive(pid))
+
+
+def test_interrupted_at_a_terminal(ctl: Ctl, ssh: Ssh) -> None:
+    """^C is for ssh, too, and nothing is said of its end."""
+    with Terminal(ctl, "monitor", "-H", "builder", env=ssh.environment) as terminal:
+        terminal.expect("running.* mountnsd")
+        terminal.press("\x03")
+        assert terminal.end() == 0
+        assert "mountnsctl:" not in terminal.seen
+    wait_until(lambda: not leaks.alive(ssh.pid()))
