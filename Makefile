@@ -10,6 +10,9 @@ SBINDIR := $(PREFIX)/sbin
 LIBDIR := $(PREFIX)/lib/mountnsd
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 # Nothing reads these below /usr/local on every system.
 POLICYDIR ?= /usr/share/dbus-1/system.d
 SERVICEDIR ?= /usr/share/dbus-1/system-services
@@ -26,8 +29,8 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := dbus-broker gir1.2-glib-2.0 iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbus \
-	python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace
+TEST_PACKAGES := bash-completion dbus-broker fish gir1.2-glib-2.0 iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps \
+	python3-dbus python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace zsh
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 
@@ -152,6 +155,10 @@ $(BUILD)/man/%: docs/%.md
 	@install -d $(@D)
 	pandoc --standalone --from markdown --to man --output $@ $<
 
+.PHONY: completions
+completions: ## write the completions for shells anew, from the tables of mountnsctl
+	@$(PYTHON) -m completions.generate
+
 .PHONY: install
 install: man ## install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(LIBDIR)/mountnsd/ctl $(DESTDIR)$(LIBDIR)/mountnsd/interfaces
@@ -178,6 +185,9 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 	for page in $(PAGES); do \
 		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $(BUILD)/man/$$page || exit 1; \
 	done
+	install -D -m 644 completions/mountnsctl.bash $(DESTDIR)$(BASHDIR)/mountnsctl
+	install -D -m 644 completions/_mountnsctl $(DESTDIR)$(ZSHDIR)/_mountnsctl
+	install -D -m 644 completions/mountnsctl.fish $(DESTDIR)$(FISHDIR)/mountnsctl.fish
 	install -d $(DESTDIR)$(CONFIGDIR)/mountnsd.toml.d $(DESTDIR)$(CONFIGDIR)/namespaces $(DESTDIR)$(DECLAREDDIR)
 
 .PHONY: uninstall
@@ -193,6 +203,7 @@ uninstall: ## remove what 'make install' installed; the configuration stays
 	for page in $(PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 	done
+	rm -f $(DESTDIR)$(BASHDIR)/mountnsctl $(DESTDIR)$(ZSHDIR)/_mountnsctl $(DESTDIR)$(FISHDIR)/mountnsctl.fish
 	for directory in $(DECLAREDDIR) $(LIBDIR) $(CONFIGDIR)/mountnsd.toml.d $(CONFIGDIR)/namespaces $(CONFIGDIR); do \
 		test ! -d $(DESTDIR)$$directory || rmdir --ignore-fail-on-non-empty $(DESTDIR)$$directory; \
 	done

@@ -6,7 +6,7 @@ Out of scope: how it comes to be and ends (registry.py).
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Key = tuple[str, int]  # name, generation
@@ -30,7 +30,7 @@ class Namespace:
     propagation: str
     description: str
     labels: dict[str, str]
-    generation: int  # one more for each that this daemon has taken in
+    generation: int = field(compare=False)  # one more for each that this daemon has taken in
     state: State = State.ACTIVE
 
     @property

@@ -12,6 +12,10 @@ MAX_LENGTH = 64
 ROOT_PATH = "/org/mountnsd1"
 NAMESPACE_PREFIX = ROOT_PATH + "/namespace/"
 
+_PREFIX = "mountns-"
+_MAX_UNIT = 255  # UNIT_NAME_MAX
+_MAX_STEM = _MAX_UNIT - len(_PREFIX) - len("-0123456789abcdef.service")
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9]|_[0-9a-f]{2})+", re.ASCII)
 
@@ -77,3 +81,32 @@ def from_path(path: str) -> str | None:
         return None
     name = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), rest)
     return name if is_valid(name) and to_path(name) == path else None
+
+
+def slice_of(namespace: str) -> str:
+    """The slice of what is entered into a namespace; it lies in mountns.slice."""
+    return f"{_PREFIX}{_stem(namespace)}.slice"
+
+
+def service_in(namespace: str, number: str) -> str:
+    """The unit of one process that is entered, `number` being 16 hexadecimal digits."""
+    return f"{_PREFIX}{_stem(namespace)}-{number}.service"
+
+
+def keeper_of(namespace: str) -> str:
+    """The unit that makes a namespace when it is started, and destroys it when it is stopped."""
+    return f"mountns@{namespace}.service"
+
+
+def _stem(namespace: str) -> str:
+    """A name as a part of a unit's, escaped as systemd-escape(1) does: a dash would mean a slice in a slice.
+
+    One that gets too long so is cut, and told apart by a hash, as systemd does with the units of long mount points.
+    """
+    escaped = namespace.replace("-", "\\x2d")
+    if len(escaped) <= _MAX_STEM:
+        return escaped
+    import hashlib
+
+    mark = "_" + hashlib.sha256(namespace.encode()).hexdigest()[:16]
+    return escaped[: _MAX_STEM - len(mark)].removesuffix("\\").removesuffix("\\x").removesuffix("\\x2") + mark

@@ -438,5 +438,6 @@ def _busy(name: str, inside: list[Process], what: str) -> str:
     more = f" and {len(inside) - 10} more" if len(inside) > 10 else ""
     return (
         f"Namespace '{name}' is busy: {len(inside)} processes {what}: {shown}{more}. "
-        "End them, pass the option kill to have them ended, or lazy to drop the name while they stay."
+        f"End them ('mountnsctl busy {name}' shows all that keeps it), pass the option kill to have them ended, "
+        "or lazy to drop the name while they stay."
     )

@@ -112,7 +112,7 @@ class TransientLauncher:
     async def namespace_gone(self, namespace: str) -> None:
         """Stop the unit that stands for the namespace if it is active, so that units bound to it stop as well."""
         if not self._kept(namespace):  # stopping it would end the one that has the name by now
-            await self._units.stop_if_active(units.keeper_of(namespace))
+            await self._units.stop_if_active(names.keeper_of(namespace))
         await self._retire_slice(namespace)
 
     def _look_after(self, process: UnitProcess) -> UnitProcess:
@@ -134,7 +134,7 @@ class TransientLauncher:
 
     async def _retire_slice(self, namespace: str) -> None:
         """Have systemd forget the slice of a namespace that is gone, if nothing is left in it.  Raises CallError."""
-        name = units.slice_of(namespace)
+        name = names.slice_of(namespace)
         if not await self._units.active(name):
             return
         try:
@@ -167,7 +167,7 @@ class TransientLauncher:
         plan = program.plan(request, fds, theirs.fileno())
         header, data, sent = handover.pack(plan, kept)
         try:
-            unit = units.service_in(origin.namespace, number)
+            unit = names.service_in(origin.namespace, number)
             # Ours no more: that nobody has that end is how we see that nothing was started.
             stdin = taking.detach()
             await self._units.start(unit, _properties(request, origin, bool(kept)), [stdin])
@@ -200,7 +200,7 @@ def _properties(request: Request, origin: Origin, journal: bool) -> dict[str, Va
     output = "journal" if journal else "null"
     return {
         "Description": Variant("s", f"Process of uid {uid} in mount namespace {origin.namespace}"),
-        "Slice": Variant("s", units.slice_of(origin.namespace)),
+        "Slice": Variant("s", names.slice_of(origin.namespace)),
         "Type": Variant("s", "exec"),
         # "true": whatever its exit status, it is no failure of the system's.
         "ExecStart": Variant("a(sasb)", [[_STARTER[0], list(_STARTER), True]]),

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mountnsd import cgroup, units, waiting
+from mountnsd import cgroup, names, waiting
 from mountnsd.bus import CallError, Disconnected
 from mountnsd.records import Origin, Records
 from mountnsd.units import Main, Units
@@ -56,7 +56,7 @@ class UnitProcess:
         self._units = systemd
         self._records = records
         self._number = number
-        self._unit = units.service_in(origin.namespace, number)
+        self._unit = names.service_in(origin.namespace, number)
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[tuple[int, int]] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""systemd's units, over the bus: names, start, state, end.
+"""systemd's units, over the bus: start, state, end.
 
-Out of scope: what is in them (transient.py).
+Out of scope: what they are called (names.py), and what is in them (transient.py).
 
-Sources: org.freedesktop.systemd1(5), systemd.unit(5), systemd.slice(5), systemd-escape(1).
+Source: org.freedesktop.systemd1(5).
 """
 
 import asyncio
-import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -36,37 +35,6 @@ _GONE = (
 # A bus lets one connection wait for so many answers only (dbus-daemon: 128), those of polkit among them.
 _MOST_AT_ONCE = 32
 _LONGEST_PAUSE = 10.0  # seconds between two tries of what systemd refuses
-
-_PREFIX = "mountns-"
-_MAX_NAME = 255  # UNIT_NAME_MAX
-_MAX_STEM = _MAX_NAME - len(_PREFIX) - len("-0123456789abcdef.service")
-
-
-def slice_of(namespace: str) -> str:
-    """The slice of what is entered into a namespace; it lies in mountns.slice."""
-    return f"{_PREFIX}{_stem(namespace)}.slice"
-
-
-def service_in(namespace: str, number: str) -> str:
-    """The unit of one process that is entered, `number` being 16 hexadecimal digits."""
-    return f"{_PREFIX}{_stem(namespace)}-{number}.service"
-
-
-def keeper_of(namespace: str) -> str:
-    """The unit that makes a namespace when it is started, and destroys it when it is stopped."""
-    return f"mountns@{namespace}.service"
-
-
-def _stem(namespace: str) -> str:
-    """A name as a part of a unit's, escaped as systemd-escape(1) does: a dash would mean a slice in a slice.
-
-    One that gets too long so is cut, and told apart by a hash, as systemd does with the units of long mount points.
-    """
-    escaped = namespace.replace("-", "\\x2d")
-    if len(escaped) <= _MAX_STEM:
-        return escaped
-    mark = "_" + hashlib.sha256(namespace.encode()).hexdigest()[:16]
-    return escaped[: _MAX_STEM - len(mark)].removesuffix("\\").removesuffix("\\x").removesuffix("\\x2") + mark
 
 
 @dataclass(frozen=True, slots=True)

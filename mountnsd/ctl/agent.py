@@ -23,6 +23,11 @@ class Agent:
         self._wanted = wanted and os.geteuid() != 0 and os.isatty(0)
         self._pid = 0
 
+    @property
+    def running(self) -> bool:
+        """Whether there is one, so that the terminal may be its."""
+        return self._pid > 0
+
     def __enter__(self) -> Self:
         if self._wanted:
             self._start()

@@ -18,6 +18,7 @@ from mountnsd.ctl.dropin import MARK, DropIn
 from mountnsd.ctl.execute import could_be_pin, open_pin
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.problem import Problem
+from mountnsd.ctl.progress import Progress
 from mountnsd.ctl.systemd import Systemd
 from mountnsd.ctl.unitsyntax import service_name
 
@@ -54,7 +55,8 @@ def run(arguments: Arguments) -> int:
             for note in notes:
                 text.note(text.plain(note))
         if active and arguments.now:
-            systemd.restart(name)
+            with Progress(not arguments.quiet).shown(f"Restarting {name}"):
+                systemd.restart(name)
     return 0
 
 

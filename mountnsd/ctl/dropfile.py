@@ -10,10 +10,10 @@ import contextlib
 import os
 import stat
 
+from mountnsd.ctl import wholefile
 from mountnsd.ctl.problem import Problem
 
 NAME = "50-mountns.conf"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST = 1 << 20
 
 
@@ -48,23 +48,7 @@ class DropInFile:
         os.makedirs(os.path.dirname(self.directory), 0o755, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.directory, 0o755)
-        directory = os.open(self.directory, _DIRECTORY)
-        temporary = f".{NAME}.{os.getpid()}"
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=directory), "wb") as file:
-                file.write(text.encode(errors="surrogateescape"))
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            os.rename(temporary, NAME, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
-        finally:
-            os.close(directory)
+        wholefile.write(self.directory, NAME, text.encode(errors="surrogateescape"), 0o644)
 
     def remove(self) -> None:
         """Remove the file, and its directory if nothing else is in there."""

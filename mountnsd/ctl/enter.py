@@ -20,6 +20,7 @@ from mountnsd.ctl.connection import CallProblem, Connection
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.problem import NOT_EXECUTABLE, NOT_FOUND, Problem
 from mountnsd.ctl.process import Left, Process
+from mountnsd.ctl.progress import Progress
 from mountnsd.ctl.terminal import Raw, Relay, Signalled, open_pair
 
 _STDERR = 2
@@ -30,8 +31,12 @@ _EXECVE = re.compile(r": execve: .*\((E[A-Z0-9]+)\)")
 def run(arguments: Arguments) -> int:
     """Run the command; returns its exit status, 128+n for the death by signal n."""
     try:
-        with Connection(arguments.ask_password) as connection:
-            if os.isatty(0) and os.isatty(1):
+        terminal = os.isatty(0) and os.isatty(1)
+        # Without a terminal of its own, the command may write to ours before it counts as started.
+        with Connection(
+            arguments.ask_password, None, Progress(terminal and not arguments.quiet)
+        ) as connection:
+            if terminal:
                 return _on_terminal(connection, arguments)
             return _start(connection, arguments, {fd: fd for fd in (0, 1, _STDERR)}, False).wait()
     except CallProblem as problem:
@@ -82,8 +87,10 @@ def _start(connection: Connection, arguments: Arguments, fds: dict[int, int], te
     if arguments.chdir is not None:
         options["cwd"] = ("s", os.path.join(os.getcwd(), arguments.chdir) if arguments.chdir else "/")
     body = (arguments.names[0], arguments.command, fds, options)
-    with Agent(arguments.ask_password):
+    with Agent(arguments.ask_password) as agent:
+        connection.doing = "" if agent.running else f"Entering '{arguments.names[0]}'"
         pid, pidfd = connection.manager("Enter", "sasa{uh}a{sv}", body)
+    connection.doing = ""  # from now on the terminal is the command's
     return Process(connection, pid, pidfd.to_raw_fd())
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from mountnsd.ctl.options import OPTIONS, VERBS, Option
+from mountnsd.ctl.grammar import Option
+from mountnsd.ctl.options import OPTIONS, VERBS
 from mountnsd.ctl.text import BOLD, RESET, UNDERLINED
 
 _COLUMN = 30

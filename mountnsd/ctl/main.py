@@ -11,17 +11,19 @@ import os
 import sys
 
 from mountnsd.ctl import text
-from mountnsd.ctl.options import Arguments, parse
-from mountnsd.ctl.problem import FAILURE, Problem
+from mountnsd.ctl.options import Arguments, find_verb, parse
+from mountnsd.ctl.problem import FAILURE, TROUBLE, Problem
 
 
 def main(words: list[str] | None = None) -> int:
     """Run mountnsctl with a command line, by default the process's own; returns the exit status."""
+    arguments = None
     try:
-        return _run(parse(sys.argv[1:] if words is None else words))
+        arguments = parse(sys.argv[1:] if words is None else words)
+        return _run(arguments)
     except Problem as problem:
         text.complain(problem.message)
-        return problem.status
+        return _status(arguments, problem.status)
     except BrokenPipeError:  # whoever read our output has seen enough
         return _die("SIGPIPE")
     except KeyboardInterrupt:
@@ -29,7 +31,13 @@ def main(words: list[str] | None = None) -> int:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         text.complain(f"Cannot read or write{where}: {error.strerror}.")
-        return FAILURE
+        return _status(arguments, FAILURE)
+
+
+def _status(arguments: Arguments | None, status: int) -> int:
+    """The exit status for what went wrong: not that which is an answer of the verb."""
+    answers = arguments is not None and find_verb(arguments.verb).answers
+    return TROUBLE if answers and status == FAILURE else status
 
 
 def _run(arguments: Arguments) -> int:
@@ -60,6 +68,18 @@ def _run(arguments: Arguments) -> int:
         from mountnsd.ctl import verify
 
         return verify.run(arguments)
+    if arguments.verb == "edit":
+        from mountnsd.ctl import edit
+
+        return edit.run(arguments)
+    if arguments.verb == "cat":
+        from mountnsd.ctl import cat
+
+        return cat.run(arguments)
+    if arguments.verb == "monitor":
+        from mountnsd.ctl import monitor
+
+        return monitor.run(arguments)
     from mountnsd.ctl import verbs
 
     return verbs.run(arguments)

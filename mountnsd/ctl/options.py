@@ -11,58 +11,21 @@ from __future__ import annotations
 
 import os
 
-from mountnsd.ctl.problem import Problem
+from mountnsd.ctl.grammar import Option, Verb
+from mountnsd.ctl.problem import TROUBLE, Problem
 
 RUNTIME_DIRECTORY = "/run/mountnsd"
 JSON_MODES = ("pretty", "short", "off")
 SIGPIPE_MODES = ("ignore", "default")
+SORT_KEYS = ("name", "owner", "processes", "created")
+PROPAGATIONS = ("slave", "private", "shared", "unchanged")
+# All that an option can be, where that is few.
+VALUES = {"json": JSON_MODES, "propagation": PROPAGATIONS, "sigpipe": SIGPIPE_MODES}
+# What works over --host= and --machine=: all else needs this host's files, processes or descriptors.
+_REMOTE = "busy create destroy diff list monitor mount mounts pids show status umount which"
+REMOTE = tuple(_REMOTE.split())
 
 _HINT = "'mountnsctl --help' shows what there is."
-
-
-class Verb:
-    """A verb: how many names it takes (`most` None: any number), and whether a command follows."""
-
-    def __init__(
-        self,
-        name: str,
-        group: str,
-        synopsis: str,
-        help_: str,
-        least: int,
-        most: int | None,
-        command: str = "",
-    ) -> None:
-        self.name = name
-        self.group = group
-        self.synopsis = synopsis
-        self.help = help_
-        self.least = least
-        self.most = most
-        self.command = command  # "", "optional" or "required"
-
-
-class Option:
-    """An option: the attribute of Arguments that it sets, to its value or (a flag) to `constant`."""
-
-    def __init__(
-        self,
-        long: str,
-        help_: str,
-        attribute: str,
-        *,
-        short: str = "",
-        metavar: str = "",
-        constant: str | bool = True,
-        verbs: tuple[str, ...] = (),
-    ) -> None:
-        self.long = long
-        self.help = help_
-        self.attribute = attribute
-        self.short = short
-        self.metavar = metavar
-        self.constant = constant
-        self.verbs = verbs
 
 
 class Arguments:
@@ -78,10 +41,12 @@ class Arguments:
         self.pager = True
         self.ask_password = True
         self.quiet = False
+        self.host: str | None = None
+        self.machine: str | None = None
         self.runtime_directory = os.environ.get("MOUNTNSD_RUNTIME_DIRECTORY") or RUNTIME_DIRECTORY
         self.propagation: str | None = None
         self.description: str | None = None
-        self.labels: dict[str, str] = {}
+        self.labels: list[str] = []
         self.source: str | None = None
         self.if_not_exists = False
         self.kill = False
@@ -96,15 +61,47 @@ class Arguments:
         self.runtime = False
         self.without_mount_sandbox = False
         self.now = False
+        self.sort = "name"
+        self.owner: str | None = None
+        self.full = False
+        self.properties: list[str] = []
+        self.values_only = False
+        self.lines = "10"
+        self.fstype: str | None = None
+        self.mount_options: list[str] = []
+        self.bind = ""  # "bind" or "rbind"
+        self.tree = True
+
+    @property
+    def remote(self) -> bool:
+        """Whether another host or a container is meant."""
+        return self.host is not None or self.machine is not None
 
 
 VERBS = (
     Verb("list", "Namespace Commands", "list", "List the namespaces (the default)", 0, 0),
-    Verb("show", "Namespace Commands", "show NAME...", "Show properties of one or more namespaces", 1, None),
+    Verb("status", "Namespace Commands", "status [NAME...]", "Show how namespaces are, for people", 0, None),
+    Verb(
+        "show", "Namespace Commands", "show NAME...", "Show properties of namespaces, for programs", 1, None
+    ),
     Verb("create", "Namespace Commands", "create NAME", "Create a namespace", 1, 1),
     Verb("destroy", "Namespace Commands", "destroy NAME...", "Destroy one or more namespaces", 1, None),
+    Verb("monitor", "Namespace Commands", "monitor", "Show what happens to namespaces, as it happens", 0, 0),
+    Verb("edit", "Namespace Commands", "edit NAME", "Edit the declaration of a namespace", 1, 1),
+    Verb("cat", "Namespace Commands", "cat [NAME...]", "Show declarations of namespaces", 0, None),
     Verb("verify", "Namespace Commands", "verify [FILE...]", "Check declarations of namespaces", 0, None),
-    Verb("mounts", "Namespace Commands", "mounts NAME", "List the mounts in a namespace", 1, 1),
+    Verb("mounts", "Mount Commands", "mounts NAME", "Show the mounts in a namespace as a tree", 1, 1),
+    Verb("mount", "Mount Commands", "mount NAME WHAT WHERE", "Mount in a namespace", 3, 3),
+    Verb("umount", "Mount Commands", "umount NAME WHERE...", "Unmount in a namespace", 2, None),
+    Verb(
+        "diff",
+        "Mount Commands",
+        "diff NAME [OTHER]",
+        "Show how its mounts differ from the host's, or from those of another namespace",
+        1,
+        2,
+        answers=True,
+    ),
     Verb(
         "enter",
         "Process Commands",
@@ -124,6 +121,16 @@ VERBS = (
         "required",
     ),
     Verb("pids", "Process Commands", "pids NAME", "List the processes in a namespace", 1, 1),
+    Verb("busy", "Process Commands", "busy NAME", "List what keeps a namespace besides its name", 1, 1),
+    Verb(
+        "which",
+        "Process Commands",
+        "which [PID]",
+        "Print which namespace a process is in",
+        0,
+        1,
+        answers=True,
+    ),
     Verb("attach", "Service Commands", "attach UNIT NAME", "Have a systemd service run in a namespace", 2, 2),
     Verb("detach", "Service Commands", "detach UNIT", "Undo attach", 1, 1),
 )
@@ -135,6 +142,8 @@ OPTIONS = (
     Option("no-legend", "Do not show the headers and footers", "legend", constant=False),
     Option("no-ask-password", "Do not ask for system passwords", "ask_password", constant=False),
     Option("quiet", "Suppress notes that are no errors", "quiet", short="q"),
+    Option("host", "Operate on a remote host", "host", short="H", metavar="[USER@]HOST"),
+    Option("machine", "Operate on a local container", "machine", short="M", metavar="CONTAINER"),
     Option("json", "Output as JSON: pretty, short or off", "json", metavar="MODE"),
     Option(
         "j",
@@ -159,12 +168,37 @@ OPTIONS = (
     Option(
         "description", "A line that says what it is for", "description", metavar="TEXT", verbs=("create",)
     ),
-    Option("label", "Add a label", "labels", metavar="KEY=VALUE", verbs=("create",)),
+    Option(
+        "label",
+        "Add a label; with list, only namespaces that have it",
+        "labels",
+        metavar="KEY[=VALUE]",
+        verbs=("create", "list"),
+    ),
     Option("from", "Copy that namespace instead of the host's", "source", metavar="NAME", verbs=("create",)),
     Option("if-not-exists", "Do nothing if there is one already", "if_not_exists", verbs=("create",)),
     Option("kill", "End the processes inside first", "kill", verbs=("destroy",)),
-    Option("lazy", "Drop the name though processes stay inside", "lazy", verbs=("destroy",)),
+    Option("lazy", "Drop the name, or the mount, though it is in use", "lazy", verbs=("destroy", "umount")),
     Option("if-exists", "Do nothing if there is none", "if_exists", verbs=("destroy",)),
+    Option("owner", "Only those of that user", "owner", metavar="USER", verbs=("list",)),
+    Option(
+        "sort",
+        "By name, owner, processes, created; -KEY: downwards",
+        "sort",
+        metavar="KEY,...",
+        verbs=("list",),
+    ),
+    Option("full", "With all columns; with nothing left out", "full", short="l", verbs=("list", "status")),
+    Option("lines", "Lines of the log", "lines", short="n", metavar="N", verbs=("status",)),
+    Option("property", "Only these", "properties", short="p", metavar="NAME,...", verbs=("show",)),
+    Option("value", "Without the names", "values_only", verbs=("show",)),
+    Option("list", "As a list and not as a tree", "tree", constant=False, verbs=("mounts",)),
+    Option("type", "The type of the filesystem", "fstype", short="t", metavar="TYPE", verbs=("mount",)),
+    Option(
+        "options", "As those of mount(8)", "mount_options", short="o", metavar="OPTION,...", verbs=("mount",)
+    ),
+    Option("bind", "Show WHAT of the host", "bind", constant="bind", verbs=("mount",)),
+    Option("rbind", "The same with the mounts below it", "bind", constant="rbind", verbs=("mount",)),
     Option("user", "Enter as that user", "user", metavar="USER", verbs=("enter",)),
     Option(
         "setenv",
@@ -215,8 +249,21 @@ def parse(words: list[str]) -> Arguments:
     Raises: Problem that says what is wrong with it and what would be right.
     """
     arguments = Arguments()
-    used: list[Option] = []
     positional: list[str] = []
+    try:
+        used = _read(words, arguments, positional)
+        if not arguments.action:
+            _assign(arguments, positional, used)
+    except Problem as problem:
+        if any(verb.answers for verb in VERBS if [verb.name] == positional[:1]):
+            problem.status = TROUBLE
+        raise
+    return arguments
+
+
+def _read(words: list[str], arguments: Arguments, positional: list[str]) -> list[Option]:
+    """Tell options from the other words, which go to `positional`; returns the options."""
+    used: list[Option] = []
     rest = list(words)
     while rest and not arguments.action:
         word = rest.pop(0)
@@ -232,9 +279,7 @@ def parse(words: list[str]) -> Arguments:
             if len(positional) == 3 and find_verb(positional[0]).command:
                 positional += rest
                 break
-    if not arguments.action:
-        _assign(arguments, positional, used)
-    return arguments
+    return used
 
 
 def _assign(arguments: Arguments, positional: list[str], used: list[Option]) -> None:
@@ -254,6 +299,22 @@ def _assign(arguments: Arguments, positional: list[str], used: list[Option]) -> 
         if option.verbs and verb.name not in option.verbs:
             owner = " and ".join(f"'{name}'" for name in option.verbs)
             raise Problem(f"'{verb.name}' has no option '--{option.long}'; that is one of {owner}.")
+    for label in arguments.labels:
+        if verb.name == "create" and "=" not in label:
+            raise Problem(f"'{label}' does not fit '--label=KEY=VALUE'.")
+    _check_place(arguments)
+
+
+def _check_place(arguments: Arguments) -> None:
+    """Hold the verb against where it shall work."""
+    if arguments.host is not None and arguments.machine is not None:
+        raise Problem(
+            "--host= and --machine= exclude each other; a container of a host is --host=HOST/CONTAINER."
+        )
+    if not arguments.remote or arguments.verb in REMOTE:
+        return
+    way = "ssh -t HOST" if arguments.machine is None else "systemd-run --pty --machine=CONTAINER"
+    raise Problem(f"Cannot {arguments.verb} remotely: run '{way} mountnsctl {arguments.verb} ...' instead.")
 
 
 def _long(text: str, rest: list[str], arguments: Arguments) -> Option:
@@ -300,21 +361,33 @@ def _next(usage: str, rest: list[str]) -> str:
 
 
 def _store(arguments: Arguments, option: Option, value: str) -> None:
-    if option.attribute == "json" and value not in JSON_MODES:
-        raise Problem(f"'{value}' is no mode for --json: it is one of {', '.join(JSON_MODES)}.")
-    if option.attribute == "sigpipe" and value not in SIGPIPE_MODES:
-        raise Problem(f"'{value}' is no mode for --sigpipe: it is one of {', '.join(SIGPIPE_MODES)}.")
+    _check(option, value)
     target = getattr(arguments, option.attribute)
-    if not isinstance(target, dict):
+    if isinstance(target, list):
+        target.append(value)
+    elif isinstance(target, dict):
+        key, equals, text = value.partition("=")
+        if equals:
+            target[key] = text
+        elif key in os.environ:  # VAR alone hands our own on
+            target[key] = os.environ[key]
+    else:
         setattr(arguments, option.attribute, value)
-        return
-    key, equals, text = value.partition("=")
-    if not key or (not equals and option.attribute != "environment"):
+
+
+def _check(option: Option, value: str) -> None:
+    """Raises: Problem where an option cannot have that value."""
+    choices = VALUES.get(option.long)
+    if choices and value not in choices:
+        raise Problem(f"'{value}' is no mode for --{option.long}: it is one of {', '.join(choices)}.")
+    if option.long in ("label", "setenv") and not value.partition("=")[0]:
         raise Problem(f"'{value}' does not fit '--{option.long}={option.metavar}'.")
-    if equals:
-        target[key] = text
-    elif key in os.environ:  # VAR alone hands our own on
-        target[key] = os.environ[key]
+    if option.long == "lines" and not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise Problem(f"'{value}' is no number of lines.")
+    if option.long == "sort":
+        for key in value.split(","):
+            if key.removeprefix("-") not in SORT_KEYS:
+                raise Problem(f"'{key}' is nothing to sort by: that is {', '.join(SORT_KEYS)}, or -KEY.")
 
 
 def _similar(name: str, known: list[str], prefix: str = "") -> str:

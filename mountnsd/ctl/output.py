@@ -22,6 +22,7 @@ class Output:
         self.colours = text.colours(1)
         self._pager = arguments.pager and text.is_terminal(1)
         self._quiet = arguments.quiet
+        self._remote = arguments.remote
 
     def value(self, value: object) -> None:
         """Write a value as JSON, ASCII throughout: on one line, or with `pretty` indented."""
@@ -45,3 +46,14 @@ class Output:
         """Say something on standard error that is no failure, unless --quiet."""
         if not self._quiet:
             text.note(text.plain(line))
+
+    def user(self, uid: int) -> str:
+        """A user's name, or his number where he has none, and where he is another host's."""
+        import pwd
+
+        if self._remote:
+            return str(uid)
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except (KeyError, OverflowError):
+            return str(uid)

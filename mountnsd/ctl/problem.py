@@ -2,6 +2,7 @@
 """What the user is told when something does not work."""
 
 FAILURE = 1
+TROUBLE = 2  # of the verbs whose 1 is an answer
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 

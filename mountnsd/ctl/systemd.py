@@ -39,9 +39,16 @@ class Systemd:
 
     def service(self, name: str) -> dict[str, Any]:
         """The properties of a service, those of every unit and those of services alone, loaded if need be."""
+        return self._properties(name, "Unit", "Service")
+
+    def unit(self, name: str) -> dict[str, Any]:
+        """Those properties of a unit that every unit has, loaded if need be."""
+        return self._properties(name, "Unit")
+
+    def _properties(self, name: str, *kinds: str) -> dict[str, Any]:
         (path,) = self._call(_PATH, _MANAGER, "LoadUnit", "s", (name,))
         found: dict[str, Any] = {}
-        for interface in (f"{_NAME}.Unit", f"{_NAME}.Service"):
+        for interface in (f"{_NAME}.{kind}" for kind in kinds):
             (values,) = self._call(path, "org.freedesktop.DBus.Properties", "GetAll", "s", (interface,))
             found.update((key, value) for key, (_, value) in values.items())
         return found

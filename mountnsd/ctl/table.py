@@ -20,12 +20,18 @@ class Table:
         self._numbers = {self._headings.index(heading) for heading in numbers}
         self._noun = noun
         self._rows: list[list[str]] = []
+        self._colours: list[str] = []
 
-    def add(self, *values: object) -> None:
-        """Add a row; its texts are escaped, and what is empty becomes a dash."""
+    def add(self, *values: object, colour: str = "", front: str = "") -> None:
+        """Add a row; its texts are escaped, and what is empty becomes a dash.
+
+        Arguments: colour: of the whole row, where there are colours; front: what is drawn in front of the first text.
+        """
         if len(values) != len(self._headings):
             raise ValueError("a row has one value a heading")
-        self._rows.append([cell(str(value)) or "-" for value in values])
+        first, *others = (cell(str(value)) or "-" for value in values)
+        self._rows.append([front + first, *others])
+        self._colours.append(colour)
 
     def render(self, legend: bool, colours: bool) -> str:
         """The table as text, with its headings and the count below them if `legend`."""
@@ -37,6 +43,9 @@ class Table:
             for column in range(len(self._headings))
         ]
         lines = [self._line(row, widths) for row in self._rows]
+        if colours:
+            coloured = zip(self._colours, lines, strict=True)
+            lines = [f"{colour}{line}{RESET}" if colour else line for colour, line in coloured]
         if legend:
             heading = self._line(self._headings, widths)
             lines.insert(0, f"{UNDERLINED}{heading}{RESET}" if colours else heading)

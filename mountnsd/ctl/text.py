@@ -13,6 +13,7 @@ BOLD = "\x1b[1m"
 UNDERLINED = "\x1b[4m"
 RED = "\x1b[1;31m"
 GREEN = "\x1b[1;32m"
+YELLOW = "\x1b[1;33m"
 RESET = "\x1b[0m"
 
 
@@ -59,6 +60,18 @@ def colours(fd: int) -> bool:
     """Whether colours belong on what is written there: a terminal that has them, and no NO_COLOR."""
     environment = os.environ
     return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb" and is_terminal(fd)
+
+
+def has_lines(fd: int = 1) -> bool:
+    """Whether lines of a tree can be drawn there: UTF-8, unless a locale says that it is none."""
+    stream = sys.stdout if fd == 1 else sys.stderr
+    if (getattr(stream, "encoding", None) or "").lower() not in ("utf-8", "utf8"):
+        return False
+    own = os.environ.get(
+        "LC_CTYPE", ""
+    )  # C.UTF-8 may be the interpreter's own, which makes it of C (PEP 538)
+    locale = os.environ.get("LC_ALL") or ("" if own == "C.UTF-8" else own) or os.environ.get("LANG")
+    return locale not in ("C", "POSIX")
 
 
 def write(text: str, fd: int = 1) -> None:

@@ -29,7 +29,7 @@ def run(arguments: Arguments) -> int:
     """Do what the verb says; returns the exit status."""
     output = Output(arguments)
     own = [Path(directory) for directory in declaration.DIRECTORIES]
-    files = [Path(name) for name in arguments.names] or _declared(own)
+    files = [Path(name) for name in arguments.names] or declared(own)
     rows = [
         {"file": str(file), "level": level, "key": key, "message": message}
         for file in files
@@ -42,13 +42,13 @@ def run(arguments: Arguments) -> int:
         output.value(rows)
     else:
         for row in rows:
-            text.write(text.plain(": ".join(part for part in row.values() if part)) + "\n")
+            text.write(shown(Path(row["file"]), (row["level"], row["key"], row["message"])) + "\n")
         if not files:
             output.note(f"No namespace is declared in {' or '.join(map(str, own))}.")
     return FAILURE if any(row["level"] == ERROR for row in rows) else 0
 
 
-def _declared(directories: list[Path]) -> list[Path]:
+def declared(directories: list[Path]) -> list[Path]:
     """All declarations there are: of each name the one that counts, and what has a name that no namespace has."""
     found: dict[str, Path] = {}
     for directory in directories:
@@ -80,10 +80,20 @@ def _findings(file: Path, trusted: bool) -> Iterator[_Finding]:
         yield ERROR if trusted or content is None else WARNING, "", complaint
     if content is None:
         return
+    yield from check(name, file, content)
+
+
+def check(name: str, file: Path, content: bytes) -> Iterator[_Finding]:
+    """What is wrong with what a declaration says: the level, the key, and what to do."""
     found, faults = declaration.examine(name, str(file), content)
     for fault in faults:
         yield ERROR, fault.key, fault.text
     yield from _on_this_host(found.options.mounts)
+
+
+def shown(file: Path, finding: _Finding) -> str:
+    """A finding as a line."""
+    return text.plain(": ".join(part for part in (str(file), *finding) if part))
 
 
 def _read(file: Path) -> tuple[bytes | None, str]:

@@ -13,6 +13,7 @@ import pytest
 from support import leaks
 from support.buses import KINDS, PrivateBus
 from support.client import Client
+from support.ctl import Ctl, wait_until
 from support.daemon import Daemon
 from support.entering import bounded_and_tidy, namespace
 from support.identity import NOBODY
@@ -87,6 +88,16 @@ def root(bus: PrivateBus) -> Iterator[Client]:
     """A client of root."""
     with Client(bus.address) as client:
         yield client
+
+
+@pytest.fixture
+def ctl(bus: PrivateBus, daemon: Daemon) -> Iterator[Ctl]:
+    """mountnsctl, and a namespace `demo`."""
+    found = Ctl(bus, daemon)
+    found.ok("create", "demo")
+    yield found
+    if daemon.process is not None:
+        wait_until(lambda: not leaks.processes_in(daemon.pinned()))
 
 
 @pytest.fixture

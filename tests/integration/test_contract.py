@@ -478,6 +478,7 @@ class TestDestroying:
             assert f"{pid} (sleep)" in error.message
             assert "kill" in error.message
             assert "lazy" in error.message
+            assert "mountnsctl busy x" in error.message
             assert names(root) == ["x"]
             assert leaks.alive(pid)
 

@@ -1,174 +1,23 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """mountnsctl against the real daemon on a private bus, as root and as somebody else, with pipes and on a terminal."""
 
-import contextlib
-import fcntl
-import json
 import os
 import re
-import select
 import signal
-import struct
 import subprocess
-import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from support import leaks
 from support.buses import PrivateBus
-from support.daemon import Daemon, copy_program
+from support.ctl import PROGRAM, TIMEOUT, Ctl, Terminal, wait_until
+from support.daemon import Daemon
 from support.identity import NOBODY
 from support.polkit import Polkit
-
-Result = subprocess.CompletedProcess[str]
-TIMEOUT = 20.0
-PROGRAM = (sys.executable, "-m", "mountnsd.ctl")
-
-
-class Ctl:
-    """Runs mountnsctl on a bus, from a copy that every user can read, as he can where it is installed."""
-
-    def __init__(self, bus: PrivateBus, daemon: Daemon | None) -> None:
-        self.environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-            "PYTHONPATH": str(copy_program(bus.directory)),
-            "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
-            "MOUNTNSD_RUNTIME_DIRECTORY": str(daemon.runtime) if daemon else "/nowhere",
-            "TERM": "xterm",
-            "TZ": "UTC",
-        }
-
-    def start(self, *words: str, **more: Any) -> "subprocess.Popen[str]":
-        """Start a command line, with pipes; `more` is for Popen."""
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        environment = {**self.environment, **more.pop("env", {})}
-        return subprocess.Popen([*PROGRAM, *words], **{"text": True, **pipes, "env": environment, **more})
-
-    def __call__(self, *words: str, input: str = "", uid: int = 0, **more: Any) -> Result:  # noqa: A002
-        """Run a command line to its end."""
-        identity = {"user": uid, "group": uid, "extra_groups": []} if uid else {}
-        process = self.start(*words, **identity, **more)
-        try:
-            out, err = process.communicate(input, TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            raise AssertionError(f"{words} hangs after {out!r}, {err!r}") from None
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def ok(self, *words: str, **more: Any) -> str:
-        """Run a command line that must succeed and say nothing on standard error; returns its output."""
-        result = self(*words, **more)
-        assert (result.returncode, result.stderr) == (0, ""), result
-        return result.stdout
-
-    def json(self, *words: str) -> Any:
-        """What a command line prints with --json=short."""
-        return json.loads(self.ok(*words, "--json=short"))
-
-
-class Terminal:
-    """mountnsctl on a terminal of its own, that we are the user of; a context manager that ends it."""
-
-    def __init__(self, ctl: Ctl, *words: str, uid: int = 0, env: Mapping[str, str] | None = None) -> None:
-        self.pid, self._master = os.forkpty()
-        if self.pid == 0:
-            try:
-                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 33, 101, 0, 0))
-                if uid:
-                    os.setgroups([])
-                    os.setresgid(uid, uid, uid)
-                    os.setresuid(uid, uid, uid)
-                os.execve(PROGRAM[0], [*PROGRAM, *words], {**ctl.environment, **(env or {})})
-            finally:
-                os._exit(99)
-        self.seen = ""
-        self._status: int | None = None
-
-    def modes(self) -> list[Any]:
-        """The terminal's settings."""
-        return termios.tcgetattr(self._master)
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Change the window's size, as a terminal emulator does."""
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-
-    def press(self, text: str) -> None:
-        """Type something."""
-        os.write(self._master, text.encode())
-
-    def _read(self, deadline: float) -> bool:
-        if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
-            raise AssertionError(f"nothing came after {self.seen!r}")
-        try:
-            data = os.read(self._master, 65536)
-        except OSError:
-            return False
-        self.seen += data.decode(errors="replace")
-        return True
-
-    def expect(self, pattern: str) -> "re.Match[str]":
-        """Wait until the terminal shows what matches; forgets all up to there."""
-        deadline = time.monotonic() + TIMEOUT
-        while (match := re.search(pattern, self.seen)) is None:
-            assert self._read(deadline), f"it ended after {self.seen!r}, without {pattern!r}"
-        self.seen = self.seen[match.end() :]
-        return match
-
-    def end(self) -> int:
-        """Read to the end and wait; returns the exit status as Popen has it."""
-        deadline = time.monotonic() + TIMEOUT
-        while self._status is None and self._read(deadline):
-            pass
-        return self._wait()
-
-    def _wait(self) -> int:
-        if self._status is None:
-            _, status = os.waitpid(self.pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
-        return self._status
-
-    def hang_up(self) -> int:
-        """Close the terminal's window; returns the exit status."""
-        if self._master >= 0:
-            os.close(self._master)
-            self._master = -1
-        return self._wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self.hang_up()
-
-
-@pytest.fixture
-def ctl(bus: PrivateBus, daemon: Daemon) -> Iterator[Ctl]:
-    """mountnsctl, and a namespace `demo`."""
-    found = Ctl(bus, daemon)
-    found.ok("create", "demo")
-    yield found
-    if daemon.process is not None:
-        wait_until(lambda: not leaks.processes_in(daemon.pinned()))
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = TIMEOUT) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
 
 # --- what there is
 
@@ -183,7 +32,7 @@ def test_walkthrough(ctl: Ctl, daemon: Daemon) -> None:
     )
     assert ctl.ok() == ctl.ok("list")
     assert ctl.ok("enter", "demo", "ls", "/mnt") == "hi-there\n"
-    assert re.search(r"^/mnt +hidden +tmpfs +rw", ctl.ok("mounts", "demo"), re.MULTILINE)
+    assert re.search(r"^[├└]─/mnt +hidden +tmpfs +rw", ctl.ok("mounts", "demo"), re.MULTILINE)
     ctl.ok("destroy", "demo")
     assert ctl.ok("list") == "No namespaces.\n"
     assert not (daemon.pins / "demo").exists()
@@ -205,8 +54,8 @@ def test_create_show_and_json(ctl: Ctl, daemon: Daemon) -> None:
     assert (shown["state"], shown["processes"], shown["owner"]) == ("active", 0, 0)
     assert abs(shown["created_usec"] / 1e6 - time.time()) < 60
     text = ctl.ok("show", "b-1", "demo")
-    assert text.startswith("b-1 - A test\n")
-    assert "\n\ndemo\n" in text
+    assert text.startswith("Name=b-1\n")
+    assert "\n\nName=demo\n" in text
     assert ctl("create", "demo").returncode == 1
     ctl.ok("create", "demo", "--if-not-exists")
     ctl.ok("exec", "demo", "mount", "-t", "tmpfs", "copied", "/mnt")
@@ -219,8 +68,9 @@ def test_pids_and_busy(ctl: Ctl) -> None:
     process = ctl.start("exec", "demo", "sh", "-c", "echo ready; read x")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    assert ctl.json("pids", "demo") == [{"pid": process.pid, "uid": 0, "comm": "sh"}]
-    assert re.search(rf"^ *{process.pid} root +sh$", ctl.ok("pids", "demo"), re.MULTILINE)
+    (found,) = ctl.json("pids", "demo")
+    assert (found["pid"], found["uid"], found["comm"]) == (process.pid, 0, "sh")
+    assert re.search(rf"^ *{process.pid} root +\S+ +sh$", ctl.ok("pids", "demo"), re.MULTILINE)
     busy = ctl("destroy", "demo")
     assert busy.returncode == 1
     assert str(process.pid) in busy.stderr
@@ -553,7 +403,7 @@ def test_pager_and_colours(ctl: Ctl) -> None:
 def test_everybody_may_look(ctl: Ctl, polkit: Polkit) -> None:
     polkit.allow("org.mountnsd1.list")
     assert "demo" in ctl.ok("list", uid=NOBODY)
-    assert ctl.ok("show", "demo", uid=NOBODY).startswith("demo\n")
+    assert ctl.ok("show", "demo", uid=NOBODY).startswith("Name=demo\n")
     assert "TARGET" in ctl.ok("mounts", "demo", uid=NOBODY)
     assert ctl.ok("pids", "demo", uid=NOBODY) == "No processes.\n"
 

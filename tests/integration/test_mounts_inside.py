@@ -366,7 +366,7 @@ class TestUnmounting:
     def test_where_nothing_is(self, world: World) -> None:
         with pytest.raises(MountFailed, match="Nothing is mounted there"):
             world.unmount(world.place / "in")
-        with pytest.raises(MountFailed) as refusal:
+        with pytest.raises(MountFailed, match="Nothing is mounted there") as refusal:
             world.unmount(world.place / "nowhere")
         assert refusal.value.errno == errno.ENOENT
 

@@ -41,6 +41,13 @@ COMMON = {
     "/usr/share/polkit-1",
     "/usr/share/polkit-1/actions",
     "/usr/share/man",
+    "/usr/share/bash-completion",
+    "/usr/share/bash-completion/completions",
+    "/usr/share/fish",
+    "/usr/share/fish/vendor_completions.d",
+    "/usr/share/zsh",
+    "/usr/share/zsh/site-functions",
+    "/usr/share/zsh/vendor-completions",
     *(f"/usr/share/man/man{section}" for section in range(1, 9)),
 }
 
@@ -124,7 +131,8 @@ def below(root: Path) -> Iterator[Path]:
 
 
 def plain(path: str) -> str:
-    """A path without what packaging does to a page."""
+    """A path without what packaging does to a page, and with Fedora's place for zsh."""
+    path = path.replace("/usr/share/zsh/vendor-completions/", "/usr/share/zsh/site-functions/")
     return path.removesuffix(".gz") if path.startswith("/usr/share/man/") else path
 
 
@@ -222,6 +230,9 @@ def test_all_of_the_program_is_in_it(deb: Path) -> None:
     for source in (TREE / "docs").glob("*.[1-9].md"):
         page = source.name.removesuffix(".md")
         assert f"/usr/share/man/man{page[-1]}/{page}.gz" in contents
+    assert "/usr/share/bash-completion/completions/mountnsctl" in contents
+    assert "/usr/share/zsh/vendor-completions/_mountnsctl" in contents
+    assert "/usr/share/fish/vendor_completions.d/mountnsctl.fish" in contents
 
 
 def test_the_rpm_is_the_same(deb: Path, rpm: Path) -> None:
@@ -287,6 +298,9 @@ def test_other_places(directory: Path, new_directory: Callable[[], Path]) -> Non
         "LIBDIR": "/opt/l",
         "UNITDIR": "/opt/u",
         "MANDIR": "/opt/m",
+        "BASHDIR": "/opt/bash",
+        "ZSHDIR": "/opt/zsh",
+        "FISHDIR": "/opt/fish",
         "POLICYDIR": "/opt/p",
         "SERVICEDIR": "/opt/v",
         "ACTIONSDIR": "/opt/a",

@@ -72,7 +72,32 @@ def test_systemd_shows_it(host: Host, sleeper: int) -> None:
     assert slice_at < unit_at
     assert any(re.search(rf"─ *{sleeper} sleep 600$", line) for line in lines[unit_at + 1 :])
     shown = host.out("mountnsctl", "pids", "--no-legend", "build").split()
-    assert shown[:1] == [str(sleeper)]
+    assert (shown[:2], shown[3:]) == ([str(sleeper), "root"], ["sleep"])
+    assert json.loads(host.out("mountnsctl", "-j", "pids", "build"))[0]["unit"] == unit
+
+
+def test_mountnsctl_shows_units_and_log(host: Host, sleeper: int) -> None:
+    status = host.out("mountnsctl", "status", "build")
+    assert re.search(rf"^ +Slice: {_SLICE}: active", status, re.MULTILINE)
+    assert re.search(r"^ +Unit: mountns@build\.service: inactive \(dead\)", status, re.MULTILINE)
+    assert re.search(rf"^ +{sleeper} root {host.unit_of(sleeper)} sleep$", status, re.MULTILINE)
+    assert re.search(r"^ +\+ /mnt +tmpfs +tmpfs$", status, re.MULTILINE)
+    host.run("systemctl", "start", "mountns@kept.service")
+    host.run("journalctl", "--sync")
+    for user, reads in (("root", True), (OUTSIDER, False)):
+        status = host.run("mountnsctl", "status", "kept", user=user).stdout
+        assert re.search(r"^ +Unit: mountns@kept\.service: active \(exited\)", status, re.MULTILINE)
+        assert ("Mount Namespace kept" in status) == reads
+    host.run("systemctl", "stop", "mountns@kept.service")
+
+
+def test_mountnsctl_shows_who_keeps_it(host: Host, sleeper: int) -> None:
+    kept = json.loads(host.out("mountnsctl", "-j", "busy", "build"))
+    assert kept["complete"]
+    assert [(row["kind"], row["pid"], row["comm"]) for row in kept["holders"]] == [
+        ("process", sleeper, "sleep")
+    ]
+    assert host.out("mountnsctl", "which", str(sleeper)) == "build"
 
 
 def test_root_is_the_root_of_the_system(host: Host, sleeper: int) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mountnsd.ctl.grammar import Option, Verb
 from mountnsd.ctl.help import help_text
-from mountnsd.ctl.options import OPTIONS, VERBS, Option, Verb
+from mountnsd.ctl.options import OPTIONS, VERBS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "mountnsctl.1.md").read_text()
 HELP = help_text(False)
@@ -63,6 +64,10 @@ def test_options_are_under_their_verbs() -> None:
         "DBUS_SYSTEM_BUS_ADDRESS",
         "MOUNTNSD_RUNTIME_DIRECTORY",
         "SYSTEMD_EXEC_PID",
+        "SYSTEMD_EDITOR",
+        "EDITOR",
+        "VISUAL",
+        "SYSTEMD_SSH",
         "SYSTEMD_PAGER",
         "PAGER",
         "SYSTEMD_LESS",

@@ -54,10 +54,10 @@ def test_enter_without_a_command() -> None:
 
 
 def test_abbreviated_options() -> None:
-    arguments = parse(["create", "x", "--if-n", "--prop=private", "--lab", "a=b", "--label=c=d=e"])
+    arguments = parse(["create", "x", "--if-n", "--propa=private", "--lab", "a=b", "--label=c=d=e"])
     assert arguments.if_not_exists
     assert arguments.propagation == "private"
-    assert arguments.labels == {"a": "b", "c": "d=e"}
+    assert arguments.labels == ["a=b", "c=d=e"]
 
 
 def test_ambiguous_option() -> None:
@@ -114,7 +114,7 @@ def test_help_inside_a_command_is_the_commands() -> None:
         (["list", "-jx"], "Unknown option '-x'"),
         (["enter", "ns", "-x"], "Unknown option '-x'"),
         (["--quiet=yes"], "takes no value"),
-        (["create", "--label"], "'--label=KEY=VALUE' needs a value"),
+        (["create", "--label"], "'--label=KEY[=VALUE]' needs a value"),
         (["enter", "-E"], "'-E VAR[=VALUE]' needs a value"),
         (["create", "x", "--label=a"], "'a' does not fit '--label=KEY=VALUE'"),
         (["create", "x", "--label==b"], "'=b' does not fit"),
@@ -127,7 +127,7 @@ def test_help_inside_a_command_is_the_commands() -> None:
         (["show"], "'mountnsctl show NAME...'"),
         (["exec", "ns"], "'mountnsctl exec NAME COMMAND...'"),
         (["enter"], "Too few arguments"),
-        (["list", "--lazy"], "'list' has no option '--lazy'; that is one of 'destroy'"),
+        (["list", "--lazy"], "'list' has no option '--lazy'; that is one of 'destroy' and 'umount'"),
         (["create", "x", "--if-exists"], "that is one of 'destroy'"),
         (["verify", "--lazy"], "'verify' has no option '--lazy'"),
         (["exec", "--user=bob", "ns", "ls"], "that is one of 'enter'"),

@@ -27,7 +27,7 @@ class Slow:
         self.may_end = threading.Event()
         self.looks = 0
 
-    def __call__(self, *_arguments: Any) -> Any:
+    def __call__(self, *_arguments: Any, **_options: Any) -> Any:
         self.looks += 1
         self.began.set()
         assert self.may_end.wait(10), "nobody else could do anything during a look"
