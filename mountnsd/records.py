@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import secrets
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 
 from mountnsd import names, rootfile
@@ -61,17 +60,15 @@ class Records:
 
     def __init__(self, runtime_directory: str) -> None:
         """Make and open the directory.  Raises OSError."""
-        path = os.path.join(runtime_directory, DIRECTORY)
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        os.fchmod(self._fd, 0o700)
+        self._path = os.path.join(runtime_directory, DIRECTORY)
+        self._fd = rootfile.open_directory(self._path)
 
     def close(self) -> None:
         os.close(self._fd)
 
     def write(self, origin: Origin) -> str:
         """Keep `origin`; returns its number.  Raises OSError (ENOSPC)."""
+        self._fd = rootfile.current_directory(self._path, self._fd)
         number = secrets.token_hex(8)
         self._write(number, origin)
         return number

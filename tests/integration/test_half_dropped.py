@@ -5,18 +5,18 @@ A working directory on a filesystem that never answers holds it there, and other
 they can.  Sources: ptrace(2) ("Ptrace access mode checking"), PR_SET_DUMPABLE in prctl(2), proc(5), kill(2).
 """
 
-import ctypes
 import errno
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support import leaks
+from support.attempts import ATTEMPTS, REFUSALS, attempts_at, seize
 from support.buses import PrivateBus
 from support.client import Client
 from support.contract import (
@@ -32,7 +32,7 @@ from support.contract import (
 )
 from support.daemon import Daemon
 from support.entering import CAPABILITY_SETS, status_of
-from support.ground import as_user, attempt, call
+from support.ground import as_user, attempt
 from support.identity import groups_of
 from support.launchers import LAUNCHERS, daemon_with
 from support.polkit import Polkit
@@ -44,9 +44,6 @@ pytestmark = [
 ]
 
 ENTER = "sasa{uh}a{sv}"
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PTRACE_ATTACH, _PTRACE_SEIZE = 16, 0x4206
-_SYS_PIDFD_GETFD, _SYS_KCMP = 438, 312
 _STOPPED = "T (stopped)"
 
 
@@ -87,52 +84,6 @@ def held(daemon: Daemon, root: Client, allowed: Client) -> Iterator[Held]:
         yield Held(the_one_that_waits(inode), inode, server, serial)
 
 
-def ptrace(request: int, pid: int) -> None:
-    _LIBC.ptrace.restype = ctypes.c_long
-    call(_LIBC.ptrace(ctypes.c_long(request), ctypes.c_long(pid), None, None))
-
-
-def take_fd(pid: int, number: int) -> None:
-    call(_LIBC.syscall(_SYS_PIDFD_GETFD, os.pidfd_open(pid), number, 0))
-
-
-def open_and_close(name: str, flags: int, pid: int) -> None:
-    os.close(os.open(f"/proc/{pid}/{name}", flags))
-
-
-def read_link(name: str, pid: int) -> str:
-    return os.readlink(f"/proc/{pid}/{name}")
-
-
-def read_memory(pid: int) -> None:
-    buffer = ctypes.create_string_buffer(8)
-    vector = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
-    there = (ctypes.c_size_t * 2)(id(None), 8)
-    call(_LIBC.process_vm_readv(pid, vector, 1, there, 1, 0))
-
-
-# What another process of the user may try, and what the kernel says.
-ATTEMPTS: dict[str, Callable[[int], object]] = {
-    "ptrace attach": lambda pid: ptrace(_PTRACE_ATTACH, pid),
-    "ptrace seize": lambda pid: ptrace(_PTRACE_SEIZE, pid),
-    "process_vm_readv": read_memory,
-    "pidfd_getfd": lambda pid: take_fd(pid, 0),
-    "kcmp": lambda pid: call(_LIBC.syscall(_SYS_KCMP, pid, os.getpid(), 2, 0, 0)),
-    **{
-        f"open {name}": partial(open_and_close, name, os.O_RDONLY)
-        for name in ("mem", "environ", "maps", "smaps", "auxv", "syscall", "stack", "pagemap", "timers")
-    },
-    **{f"readlink {name}": partial(read_link, name) for name in ("exe", "cwd", "root", "fd/0", "ns/mnt")},
-    "list fd": lambda pid: os.listdir(f"/proc/{pid}/fd"),
-    "list map_files": lambda pid: os.listdir(f"/proc/{pid}/map_files"),
-    "open exe to write": partial(open_and_close, "exe", os.O_WRONLY),
-    "write oom_score_adj": lambda pid: Path(f"/proc/{pid}/oom_score_adj").write_text("1000"),
-    "write coredump_filter": lambda pid: Path(f"/proc/{pid}/coredump_filter").write_text("0xff"),
-    "write mem": partial(open_and_close, "mem", os.O_WRONLY),
-}
-_REFUSALS = (errno.EACCES, errno.EPERM)
-
-
 class TestClosedToItsUser:
     """The same uid is not enough: what is in it is the daemon's still."""
 
@@ -146,11 +97,8 @@ class TestClosedToItsUser:
         assert status["NoNewPrivs"] == "1"
 
     def test_nothing_can_be_seen_or_changed(self, held: Held, uid: int) -> None:
-        def attempts() -> dict[str, int]:
-            return {what: attempt(partial(work, held.pid)) for what, work in ATTEMPTS.items()}
-
-        told = as_user(uid, attempts)
-        assert {what: code for what, code in told.items() if code not in _REFUSALS} == {}
+        told = as_user(uid, lambda: attempts_at(held.pid))
+        assert {what: code for what, code in told.items() if code not in REFUSALS} == {}
 
     def test_all_of_it_could_be_done_to_a_process_of_his_own(self, uid: int) -> None:
         """That the attempts are refused above is not for want of trying."""
@@ -171,8 +119,8 @@ class TestClosedToItsUser:
                 }
 
             told = as_user(uid, attempts)
-            assert {what: code for what, code in told.items() if code in _REFUSALS} == {}
-            assert as_user(uid, lambda: attempt(lambda: ptrace(_PTRACE_SEIZE, pid))) == 0
+            assert {what: code for what, code in told.items() if code in REFUSALS} == {}
+            assert as_user(uid, lambda: attempt(lambda: seize(pid))) == 0
         finally:
             leaks.end(pid)
 

@@ -4,16 +4,30 @@
 import json
 import os
 import shutil
+import signal
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.buses import PrivateBus
 from support.client import NAMESPACE, Client
-from support.contract import MOUNT_FAILED, create, destroy, listed, names, path_of, refused, run
+from support.contract import (
+    CLD_KILLED,
+    MOUNT_FAILED,
+    create,
+    destroy,
+    entered,
+    listed,
+    names,
+    path_of,
+    refused,
+    run,
+)
 from support.daemon import Daemon
 from support.ground import run as command
 from support.identity import NOBODY
+from support.manager import Manager
 from support.polkit import Polkit
 
 pytestmark = pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
@@ -223,3 +237,17 @@ class TestTheDirectory:
             command("umount", "--lazy", meta)
         daemon.restart()
         create(root, "c")
+
+
+def test_the_records_of_who_had_what_entered(bus: PrivateBus, directory: Path, root: Client) -> None:
+    """Their directory is as that of the metadata: removed, it is made again."""
+    place = directory / "with-systemd"
+    place.mkdir()
+    with Manager(bus.address), Daemon(bus, place, arguments=("--launcher=systemd",)) as daemon:
+        create(root, "a")
+        shutil.rmtree(daemon.runtime / "entered")
+        with entered(root, "a", ["/bin/sleep", "60"]) as process:
+            assert len([*(daemon.runtime / "entered").iterdir()]) == 1
+            daemon.restart()
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait() == (CLD_KILLED, signal.SIGKILL)

@@ -11,16 +11,16 @@ import pytest
 from support import leaks
 from support.buses import PrivateBus
 from support.client import MANAGER, PATH, Client
-from support.contract import INVALID, NO_SUCH_USER, action, create, entered, refused, run
+from support.contract import DENIED, INVALID, NO_SUCH_USER, action, create, entered, refused, run
 from support.daemon import Daemon
 from support.entering import CAPABILITY_SETS, fields
+from support.ground import contained
 from support.launchers import LAUNCHERS, daemon_with
 from support.polkit import Polkit
 
-pytestmark = [
-    pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True),
-    pytest.mark.usefixtures("daemon"),
-]
+from mountnsd import syscalls
+
+pytestmark = pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
 
 ENTER = "sasa{uh}a{sv}"
 # What prctl(2) alone says: secure bits, whether it is dumpable, whether its parent's end is a signal to it.
@@ -46,6 +46,7 @@ def allowed(polkit: Polkit, user: Client, root: Client) -> Client:
     return user
 
 
+@pytest.mark.usefixtures("daemon")
 class TestNoMoreThanHeHas:
     """As proc(5) has it, of the program itself."""
 
@@ -97,6 +98,7 @@ def daemon_is_not_its_parent(daemon: Daemon) -> bool:
     return "--launcher=systemd" in daemon.command()
 
 
+@pytest.mark.usefixtures("daemon")
 class TestDescriptors:
     """Those that he passed; of nobody else."""
 
@@ -144,6 +146,7 @@ class TestDescriptors:
             process.wait()
 
 
+@pytest.mark.usefixtures("daemon")
 class TestNumbersAndNames:
     """The option user: a name or a uid of the host's user database, and nothing that could be taken for one."""
 
@@ -189,3 +192,53 @@ class TestNumbersAndNames:
         assert said["Gid"].split() == [str(there.pw_gid)] * 4
         assert {*said["Groups"].split()} == {str(group) for group in groups}
         assert said["NoNewPrivs"] == "1"
+
+
+_PASSWD = """\
+root:x:0:0:root:/root:/bin/bash
+0:x:1:1:a name of digits:/:/bin/sh
+4294967295:x:1:1:another:/:/bin/sh
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+alias:x:65534:0:the same uid:/root:/bin/bash
+unchanged:x:4294967295:0:a uid that setresuid takes as none:/:/bin/sh
+beyond:x:4294967296:0:a uid that is 0 in 32 bits:/:/bin/sh
+rootgroup:x:65533:4294967295:a gid that setresgid takes as none:/:/bin/sh
+toor:x:0:0:root by another name:/root:/bin/bash
+"""
+
+
+def test_a_user_database_that_is_odd(bus: PrivateBus, polkit: Polkit, directory: Path, uid: int) -> None:
+    """In a container whose /etc/passwd has two names for one uid, names of digits, and uids that are none."""
+    (directory / "passwd").write_text(_PASSWD)
+    place = directory / "odd"
+    place.mkdir()
+    polkit.allow(action("enter"), uid)
+    polkit.deny(action("enter-as"), uid)
+
+    def story() -> None:
+        syscalls.mount(str(directory / "passwd"), "/etc/passwd", None, syscalls.MS_BIND)
+        with (
+            Daemon(bus, place, arguments=("--launcher=fork",)),
+            Client(bus.address) as root,
+            Client(bus.address, uid, gid=7, groups=[7]) as caller,
+        ):
+            create(root, "x")
+            # Himself by another name: with his own groups, home and shell, whatever that name would give him.
+            said = run(
+                caller, "x", "/bin/sh", "-c", "id -u; id -g; id -G; echo $HOME $SHELL", user=("s", "alias")
+            )
+            assert said.split() == ["65534", "7", "7", "/nonexistent", "/usr/sbin/nologin"]
+            # Root by another name is root, and for that there is another action.
+            for name in ("toor", "0"):
+                options = {"user": ("s", name)}
+                error = refused(caller.manager, "Enter", ENTER, "x", ["/usr/bin/id"], {}, options)
+                assert error.name == DENIED
+                assert polkit.questions()[-1].action == action("enter-as")
+                assert polkit.questions()[-1].details["user"] == "0"
+            assert run(root, "x", "/usr/bin/id", "-u", user=("s", "0")) == "0\n"
+            for name in ("4294967295", "unchanged", "beyond", "rootgroup", "4294967296"):
+                options = {"user": ("s", name)}
+                error = refused(root.manager, "Enter", ENTER, "x", ["/usr/bin/id"], {}, options)
+                assert error.name == NO_SUCH_USER, name
+
+    contained(story, shared=False)
