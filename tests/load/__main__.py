@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _interrupted(_number: int, _frame: object) -> None:
+    """Be ended as by Ctrl-C, so that everything is taken down."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Returns 0 where every promise was kept, else 1."""
     parser = argparse.ArgumentParser(
@@ -53,6 +59,7 @@ def main() -> int:
     plan = soak.Plan(chosen.minutes * 60, seed, chosen.bus, pause=max(3.0, chosen.minutes * 1.2), say=_say)
     _say(f"{chosen.minutes:g} minutes on {plan.bus}, SEED={seed}")
     leaks.become_subreaper()
+    signal.signal(signal.SIGTERM, _interrupted)
     with _directory() as directory:
         world = asyncio.run(soak.run(plan, directory))
     _say("\n".join(["", *report.lines(world, plan), ""]))

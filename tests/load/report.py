@@ -15,12 +15,13 @@ from .world import World
 _ROWS = 20  # of memory over time
 _WHAT = """\
 A hundred callers call every method of the interface, each with names of its own and some that all fight over. The
-daemon is ended by SIGKILL and SIGTERM at random moments and started again in the midst of calls, and told to reload.
-After each restart and at the end everything is compared: what was acknowledged, List, GetManagedObjects, Introspect
-and Count, the mount table, the files, and the processes. A call whose answer went down with the daemon may have been
-carried out or not. Any other error than the contract has there, any namespace that is lost or comes back, any process
-or descriptor that is left, and any fault in the log fails the run. The times are those of a machine that has all it
-can do: a caller calls again as soon as it has its answer."""
+daemon is ended by SIGKILL and SIGTERM at random moments and started again in the midst of calls, and told to
+reload. After each restart and at the end everything is compared: what was acknowledged, List, GetManagedObjects,
+Introspect and Count, the mount table, the files, and the processes. A call whose answer went down with the daemon
+may have been carried out or not. Any other error than the contract has there, any namespace that is lost or comes
+back, any process or descriptor that is left, and any fault in the log fails the run. While it goes on, descriptors
+are open for each process that was entered and has not ended. The times are those of a machine that has all it can
+do: a caller calls again as soon as it has its answer."""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:

@@ -67,10 +67,12 @@ async def run(plan: Plan, directory: Path) -> World:
         (directory / name).mkdir()
     with PrivateBus(plan.bus, directory / "bus") as bus, Daemon(bus, directory / "daemon") as daemon:
         world = World(daemon, plan.seed)
-        async with _polkit_and_observer(world) as observer:
-            await _Run(plan, world, observer).run()
-        for pid in truth.in_lost_namespaces(world):
-            leaks.end(pid)
+        try:
+            async with _polkit_and_observer(world) as observer:
+                await _Run(plan, world, observer).run()
+        finally:
+            for pid in truth.in_lost_namespaces(world):
+                leaks.end(pid)
     return world
 
 
