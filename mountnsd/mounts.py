@@ -109,7 +109,7 @@ def _mount_alone(namespace: int, request: MountRequest) -> None:
             join(namespace)
         else:
             join(namespace)
-            _make_layers(request)
+            _check_layers(request)
             if not request.is_long:
                 context = syscalls.fsopen(request.fstype)
                 tree = _make(context, request)
@@ -247,11 +247,13 @@ def _make(context: int, request: MountRequest) -> int:
     return syscalls.fsmount(context, request.attributes)
 
 
-def _make_layers(request: MountRequest) -> None:
-    """With X-mount.mkdir, make the directories that an overlay writes to, if they are missing."""
-    if request.mkdir is not None:
-        for layer in (*request.layers("upperdir"), *request.layers("workdir")):
-            os.close(mountpoint.open_target(layer, request.mkdir))
+def _check_layers(request: MountRequest) -> None:
+    """Look for links in the directories that an overlay writes to; with X-mount.mkdir, make them if they are missing.
+
+    The kernel looks them up again.  Raises: OSError as mountpoint.open_target.
+    """
+    for layer in (*request.layers("upperdir"), *request.layers("workdir")):
+        os.close(mountpoint.open_target(layer, request.mkdir))
 
 
 def _mount_long(target: int, request: MountRequest) -> None:

@@ -212,6 +212,27 @@ class TestMountPoints:
             assert f"'{world.place}/{link}' is a symbolic link" in error.message
         assert not (world.place / "real" / "none").exists()
 
+    @pytest.mark.parametrize("more", ["", ",X-mount.mkdir"])
+    @pytest.mark.parametrize("long", [False, True])
+    def test_what_an_overlay_writes_to_is_no_link(self, world: World, more: str, long: bool) -> None:
+        world.mount("t", world.place / "in")
+        store = world.place / "in"
+        world.inside("mkdir", store / "real", store / "upper", store / "work", store / ("l" * 200))
+        world.inside("ln", "-s", "real", store / "link")
+        lower = ":".join([f"{store}/{'l' * 200}"] * (2 if long else 1))
+        for upper, work in (("link", "work"), ("upper", "link"), ("link/deep", "work"), (r"l\ink", "work")):
+            options = f"lowerdir={lower},upperdir={store}/{upper},workdir={store}/{work}{more}"
+            error = world.refused("o", world.place, "overlay", options)
+            assert (error.errno, error.step) == (errno.ELOOP, "open"), (upper, work)
+            assert f"'{store}/link' is a symbolic link" in error.message
+        assert world.inside("ls", store / "real", store / "upper") == f"{store}/real:\n\n{store}/upper:\n"
+        world.mount(
+            "o",
+            world.place,
+            "overlay",
+            f"lowerdir={store}/real,upperdir={store}/upp\\er,workdir={store}/work",
+        )
+
     def test_a_link_that_only_the_namespace_has(self, world: World) -> None:
         world.mount("t", world.place / "in")
         world.inside("ln", "-s", "/etc", world.place / "in" / "etc")
