@@ -102,7 +102,7 @@ async def _starter(bus: Bus, registry: Registry, chosen: Settings) -> Starter:
     if not with_systemd:
         return Launcher()
     records = Records(registry.holder.runtime_directory)
-    return TransientLauncher(systemd_units, records, lambda name: registry.find(name) is not None)
+    return TransientLauncher(systemd_units, records, registry.__contains__)
 
 
 def _limits(configured: config.Config) -> Limits:
