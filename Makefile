@@ -167,7 +167,7 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/interfaces dbus/*.xml
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
 	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
-		'from mountnsd.daemon import main' 'sys.exit(main())' > $(DESTDIR)$(SBINDIR)/mountnsd
+		'from mountnsd.daemon import program' 'program()' > $(DESTDIR)$(SBINDIR)/mountnsd
 	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
 		'from mountnsd.ctl.main import main' 'sys.exit(main())' > $(DESTDIR)$(BINDIR)/mountnsctl
 	chmod 755 $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl

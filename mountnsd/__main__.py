@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """python3 -m mountnsd: the daemon."""
 
-import sys
+from mountnsd.daemon import program
 
-from mountnsd.daemon import main
-
-sys.exit(main())
+program()

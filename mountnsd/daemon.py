@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import mountnsd
 from mountnsd import config, declaration, log, stream
@@ -279,7 +280,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The entry point.  Returns the exit status: 0 stopped or idle, 1 failed."""
+    """Serve as the command line says.  Returns the exit status: 0 stopped or idle, 1 failed."""
     chosen = _parse(sys.argv[1:] if arguments is None else arguments)
     log.set_up(chosen.log_target)
     os.umask(0o022)
@@ -305,3 +306,18 @@ def main(arguments: list[str] | None = None) -> int:
     except (StartError, config.ConfigError, Error, OSError) as error:
         logger.error("%s", error)
         return 1
+
+
+def program() -> NoReturn:
+    """`main`, and end with its status at once.
+
+    The interpreter is not taken down: threads of ours may be inside, waiting for a filesystem, and whatever these did
+    while it is, they would do as root and there.
+    """
+    try:
+        status = main()
+    except Exception:
+        logger.exception("A fault")
+        status = 1
+    logging.shutdown()
+    os._exit(status)

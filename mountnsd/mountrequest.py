@@ -80,7 +80,7 @@ class MountRequest:
             return []
         found = [value or "" for name, value in self.parameters if name == key]
         if key != "lowerdir":
-            return found
+            return [_ESCAPED.sub(r"\1", layer) for layer in found]
         return [_ESCAPED.sub(r"\1", layer) for value in found for layer in _LAYER.findall(value)]
 
 
@@ -169,6 +169,12 @@ def _wrong_options(request: MountRequest) -> Iterator[BadMount]:
         yield BadMount("options", f"A bind takes no option {names.shown(request.parameters[0][0])}.")
     elif len(os.fsencode(request.data)) > MAX_DATA:
         yield BadMount("options", f"The options for a filesystem take at most {MAX_DATA} bytes in all.")
+    if request.fstype == _OVERLAY and any(
+        (key if value is None else value).endswith("\\") for key, value in request.parameters
+    ):
+        yield BadMount(
+            "options", "An option of an overlay cannot end in a backslash: the comma is part of it then."
+        )
     for key in ("lowerdir", "upperdir", "workdir"):
         for layer in request.layers(key):
             if not layer.startswith("/") or ".." in layer.split("/"):

@@ -5,7 +5,7 @@ All of it is done in a helper thread that joins the namespace for the one call,
 so that it works with no process inside.  Out of scope: which namespace, and
 who may.
 
-Sources: proc_pid_mountinfo(5), open_tree(2), fsopen(2), fsconfig(2),
+Sources: proc_pid_mountinfo(5), openat2(2), open_tree(2), fsopen(2), fsconfig(2),
 fsmount(2), move_mount(2), mount_setattr(2), mount(2), umount2(2).
 """
 
@@ -24,7 +24,8 @@ from mountnsd.namespace import Host, join, mounts_here
 
 _HINTS = {
     ("open", errno.ENOENT): "Make the mount point inside first, or pass the option X-mount.mkdir.",
-    ("open_tree", errno.ENOENT): "What is bound is looked up in the host.",
+    ("openat2", errno.ENOENT): "What is bound is looked up in the host.",
+    ("openat2", errno.ELOOP): "Links such as /proc/self/fd/0 are not followed; name what they lead to.",
     ("open_tree", errno.EINVAL): "The host's mount there cannot be bound.",
     ("move_mount", errno.EINVAL): "A directory goes over a directory, and a file over a file.",
     ("fsopen", errno.ENODEV): "The kernel knows no such type; see /proc/filesystems.",
@@ -108,7 +109,7 @@ def _mount_alone(namespace: int, request: MountRequest) -> None:
             join(namespace)
         else:
             join(namespace)
-            _make_layers(request)
+            _check_layers(request)
             if not request.is_long:
                 context = syscalls.fsopen(request.fstype)
                 tree = _make(context, request)
@@ -202,7 +203,12 @@ def _essence(mount: Mount) -> tuple[str, ...]:
 
 def _clone(request: MountRequest) -> int:
     assert request.bind is not None  # noqa: S101 - for the type checker
-    tree = syscalls.open_tree(syscalls.AT_FDCWD, request.what, syscalls.OPEN_TREE_CLONE | request.bind)
+    source = _open_source(request.what)
+    try:
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | request.bind
+        tree = syscalls.open_tree(source, "", flags)
+    finally:
+        os.close(source)
     try:
         syscalls.mount_setattr(
             tree,
@@ -218,6 +224,18 @@ def _clone(request: MountRequest) -> int:
     return tree
 
 
+def _open_source(what: str) -> int:
+    """Open what is bound.  Symbolic links are followed, but those of /proc that lead by no path: ours are there, too.
+
+    Raises: OSError, openat2(2).
+    """
+    flags, resolve = os.O_PATH | os.O_CLOEXEC, syscalls.RESOLVE_NO_MAGICLINKS
+    try:  # as a directory first, which has an automount point mounted
+        return syscalls.openat2(syscalls.AT_FDCWD, what, flags | os.O_DIRECTORY, resolve)
+    except NotADirectoryError:
+        return syscalls.openat2(syscalls.AT_FDCWD, what, flags, resolve)
+
+
 def _make(context: int, request: MountRequest) -> int:
     if request.what:
         syscalls.fsconfig_set(context, "source", request.what)
@@ -229,11 +247,13 @@ def _make(context: int, request: MountRequest) -> int:
     return syscalls.fsmount(context, request.attributes)
 
 
-def _make_layers(request: MountRequest) -> None:
-    """With X-mount.mkdir, make the directories that an overlay writes to, if they are missing."""
-    if request.mkdir is not None:
-        for layer in (*request.layers("upperdir"), *request.layers("workdir")):
-            os.close(mountpoint.open_target(layer, request.mkdir))
+def _check_layers(request: MountRequest) -> None:
+    """Look for links in the directories that an overlay writes to; with X-mount.mkdir, make them if they are missing.
+
+    The kernel looks them up again.  Raises: OSError as mountpoint.open_target.
+    """
+    for layer in (*request.layers("upperdir"), *request.layers("workdir")):
+        os.close(mountpoint.open_target(layer, request.mkdir))
 
 
 def _mount_long(target: int, request: MountRequest) -> None:

@@ -103,7 +103,11 @@ _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s
 class _Statfs(ctypes.Structure):
     """struct statfs of 64-bit Linux; only f_type is read, the rest is room enough."""
 
-    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 504)]
+    # A word, but in the kernel's arch/s390/include/uapi/asm/statfs.h.
+    _fields_ = [
+        ("f_type", ctypes.c_uint32 if os.uname().machine == "s390x" else ctypes.c_long),
+        ("rest", ctypes.c_byte * 504),
+    ]
 
 
 class _CapabilityHeader(ctypes.Structure):

@@ -17,6 +17,7 @@ from typing import Any
 from mountnsd.ctl import text
 from mountnsd.ctl.agent import Agent
 from mountnsd.ctl.connection import CallProblem, Connection
+from mountnsd.ctl.copied import copied
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.problem import NOT_EXECUTABLE, NOT_FOUND, Problem
 from mountnsd.ctl.process import Left, Process
@@ -38,6 +39,8 @@ def run(arguments: Arguments) -> int:
         ) as connection:
             if terminal:
                 return _on_terminal(connection, arguments)
+            if arguments.user is not None and _user(arguments.user) != str(os.geteuid()):
+                return _without_terminal(connection, arguments)
             return _start(connection, arguments, {fd: fd for fd in (0, 1, _STDERR)}, False).wait()
     except CallProblem as problem:
         raise Problem(problem.message, _status(problem)) from problem
@@ -73,6 +76,16 @@ def _on_terminal(connection: Connection, arguments: Arguments) -> int:
     return status
 
 
+def _without_terminal(connection: Connection, arguments: Arguments) -> int:
+    """Run the command as somebody else, who gets none of our descriptors that is a terminal."""
+    fds = {fd: fd for fd in (0, 1, _STDERR) if not os.isatty(fd)}
+    terminals = [fd for fd in (1, _STDERR) if fd not in fds]
+    with copied(terminals[0]) if terminals else contextlib.nullcontext(-1) as pipe:
+        if terminals and arguments.user is not None and os.geteuid() == 0:
+            _give(pipe, arguments.user)
+        return _start(connection, arguments, fds | dict.fromkeys(terminals, pipe), False).wait()
+
+
 def _start(connection: Connection, arguments: Arguments, fds: dict[int, int], terminal: bool) -> Process:
     options: dict[str, tuple[str, Any]] = {"kill_on_disconnect": ("b", True)}
     environment = {}
@@ -104,7 +117,7 @@ def _user(user: str) -> str:
 
 
 def _give(terminal: int, user: str) -> None:
-    """Make the pseudoterminal the user's, so that he can open it by its name.  Of an unknown one Enter will tell."""
+    """Make the pseudoterminal or pipe the user's: he can open it by its name.  Of an unknown one Enter will tell."""
     with contextlib.suppress(KeyError, ValueError, OverflowError):
         os.fchown(terminal, int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid, -1)
 

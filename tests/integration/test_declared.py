@@ -364,7 +364,7 @@ def test_a_mount_that_fails_undoes_those_before_it(
     fds = daemon.open_fds()
     error = refused(create, root, "build")
     assert error.name == MOUNT_FAILED
-    for part in (f"{path}: mount[3]: ", f"'{place}/work'", "open_tree", "(ENOENT)"):
+    for part in (f"{path}: mount[3]: ", f"'{place}/work'", "openat2", "(ENOENT)"):
         assert part in error.message
     assert leaks.mounts_below(place) == []
     assert (names(root), daemon.pinned(), daemon.open_fds()) == ([], set(), fds)

@@ -155,6 +155,13 @@ class TestMounting:
         assert world.inside("cat", world.place / "file") == "from the host"
         assert (world.place / "file").read_text() == "host"
 
+    def test_a_bind_follows_links_of_the_host(self, world: World, directory: Path) -> None:
+        (directory / "first").symlink_to("second")
+        (directory / "second").symlink_to(world.place)
+        world.mount(str(directory / "first" / "file"), world.place / "file", "", "bind")
+        world.mount(str(directory / "first"), world.place / "in", "", "bind")
+        assert world.inside("ls", world.place / "in") == "file\nin\n"
+
     def test_a_bind_is_of_the_hosts_path_not_of_one_inside(self, world: World, directory: Path) -> None:
         (directory / "source").mkdir()
         (directory / "source" / "real").touch()
@@ -204,6 +211,27 @@ class TestMountPoints:
             assert (error.errno, error.step) == (errno.ELOOP, "open")
             assert f"'{world.place}/{link}' is a symbolic link" in error.message
         assert not (world.place / "real" / "none").exists()
+
+    @pytest.mark.parametrize("more", ["", ",X-mount.mkdir"])
+    @pytest.mark.parametrize("long", [False, True])
+    def test_what_an_overlay_writes_to_is_no_link(self, world: World, more: str, long: bool) -> None:
+        world.mount("t", world.place / "in")
+        store = world.place / "in"
+        world.inside("mkdir", store / "real", store / "upper", store / "work", store / ("l" * 200))
+        world.inside("ln", "-s", "real", store / "link")
+        lower = ":".join([f"{store}/{'l' * 200}"] * (2 if long else 1))
+        for upper, work in (("link", "work"), ("upper", "link"), ("link/deep", "work"), (r"l\ink", "work")):
+            options = f"lowerdir={lower},upperdir={store}/{upper},workdir={store}/{work}{more}"
+            error = world.refused("o", world.place, "overlay", options)
+            assert (error.errno, error.step) == (errno.ELOOP, "open"), (upper, work)
+            assert f"'{store}/link' is a symbolic link" in error.message
+        assert world.inside("ls", store / "real", store / "upper") == f"{store}/real:\n\n{store}/upper:\n"
+        world.mount(
+            "o",
+            world.place,
+            "overlay",
+            f"lowerdir={store}/real,upperdir={store}/upp\\er,workdir={store}/work",
+        )
 
     def test_a_link_that_only_the_namespace_has(self, world: World) -> None:
         world.mount("t", world.place / "in")
@@ -309,7 +337,24 @@ class TestRefused:
 
     def test_a_source_that_is_not_there(self, world: World) -> None:
         error = world.refused(str(world.place / "nowhere"), world.place / "in", "", "bind")
-        assert (error.errno, error.step) == (errno.ENOENT, "open_tree")
+        assert (error.errno, error.step) == (errno.ENOENT, "openat2")
+        assert "in the host" in error.message
+
+    def test_a_source_by_a_descriptor_of_the_daemons(self, world: World, directory: Path) -> None:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            (world.place / "link").symlink_to(f"/proc/{os.getpid()}/fd/{fd}")
+            for what in (
+                f"/proc/self/fd/{fd}",
+                f"/proc/self/fd/{fd}/place",
+                world.place / "link",
+                "/proc/self/cwd",
+            ):
+                error = world.refused(str(what), world.place / "in", "", "bind")
+                assert (error.errno, error.step) == (errno.ELOOP, "openat2"), what
+                assert "not followed" in error.message
+        finally:
+            os.close(fd)
 
     def test_a_directory_over_a_file(self, world: World) -> None:
         error = world.refused("t", world.place / "file")

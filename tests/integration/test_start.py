@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.buses import PrivateBus
 from support.client import NAME, Client
-from support.daemon import Daemon, copy_program
+from support.daemon import REPOSITORY, Daemon, copy_program
 from support.ground import contained
 from support.identity import NOBODY
 
@@ -138,6 +138,22 @@ class TestEnd:
         daemon.start()
         assert root.manager("List")[0] == before
         assert "Traceback" not in daemon.log()
+
+    def test_without_taking_the_interpreter_down(self, bus: PrivateBus, directory: Path) -> None:
+        """Threads of it may be inside; the module is one that Python imports first, and atexit comes first then."""
+        marker = directory / "taken-down"
+        (directory / "sitecustomize.py").write_text(
+            f"import atexit, pathlib\natexit.register(pathlib.Path({str(marker)!r}).touch)\n"
+        )
+        place = directory / "daemon"
+        place.mkdir()
+        path = f"{directory}:{REPOSITORY}"
+        with Daemon(bus, place, env={"PYTHONPATH": path}) as running:
+            os.kill(running.pid, signal.SIGTERM)
+            assert running.wait() == 0
+        assert not marker.exists()
+        subprocess.run([sys.executable, "-c", ""], env={"PYTHONPATH": path}, check=True, timeout=20)
+        assert marker.exists(), "it would have been seen"
 
     def test_interrupted(self, daemon: Daemon) -> None:
         assert daemon.kill(signal.SIGINT) == 0

@@ -72,6 +72,7 @@ class TestCheck:
             ("o", "overlay", "lowerdir=/a:b", "lowerdir of an overlay is an absolute path"),
             ("o", "overlay", "lowerdir=/a,upperdir=/b/../c", "upperdir of an overlay"),
             ("tmpfs", "tmpfs", "a\0b", "option"),
+            ("o", "overlay", "lowerdir=/a,upperdir=/b\\,workdir=/c", "backslash"),
             ("", "tmpfs", "source=/dev/sda1", "'what'"),
             ("", "tmpfs", "ro,source", "'what'"),
         ],
@@ -114,6 +115,9 @@ class TestCheck:
         request = mountrequest.check("o", "/mnt", "overlay", options)
         assert request.layers("lowerdir") == ["/a", "/b:c", "/d\\e"]
         assert (request.layers("upperdir"), request.layers("workdir")) == (["/u"], ["/w"])
+        options = r"lowerdir=/a,upperdir=/u\:p,workdir=/w\\k"
+        request = mountrequest.check("o", "/mnt", "overlay", options)
+        assert (request.layers("upperdir"), request.layers("workdir")) == (["/u:p"], [r"/w\k"])
         assert mountrequest.check("o", "/mnt", "tmpfs", "lowerdir=a").layers("lowerdir") == []
 
     def test_all_that_is_wrong_is_found(self) -> None:
