@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import deque
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageFlag, MessageType, new_method_call
+from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
+from mountnsd.ctl.exits import Exits
 from mountnsd.ctl.problem import FAILURE, Problem
 
 NAME = "org.mountnsd1"
@@ -55,15 +56,14 @@ class Connection:
     Arguments: interactive: whether polkit may ask the user.
     Raises: Problem if there is no connection to be had.
 
-    Attributes: exited: the Exited signals that arrived and nobody has taken yet.
+    Attributes: exits: what the daemon has told of the ends of processes.
     """
 
     def __init__(self, interactive: bool) -> None:
         self._flags = MessageFlag.allow_interactive_authorization if interactive else MessageFlag(0)
         self._bus = connect(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESS)
-        self.exited: deque[Message] = deque()
-        self._bus.filter(MatchRule(type="signal", interface=MANAGER, member="Exited"), queue=self.exited)
-        self.sender = ""  # the unique name that the last answer came from
+        self.exits = Exits(NAME, MANAGER)
+        self._bus.filter(MatchRule(type="signal"), queue=self.exits)
 
     def __enter__(self) -> Self:
         return self
@@ -77,11 +77,14 @@ class Connection:
         """The socket, to be polled."""
         return int(self._bus.sock.fileno())
 
-    def next_exited(self) -> tuple[int, int, int, str]:
-        """Take the oldest Exited signal: pid, code and status as waitid(2) has them, and who sent it."""
-        message = self.exited.popleft()
-        pid, _, code, status = message.body
-        return pid, code, status, str(message.header.fields.get(HeaderFields.sender, ""))
+    def expect_exits(self) -> None:
+        """Hear also of a daemon that takes the place of this one, for what it tells of processes.  Does not wait."""
+        message = message_bus.AddMatch(self.exits.rule)
+        message.header.flags |= MessageFlag.no_reply_expected
+        try:
+            self._bus.send(message)
+        except BROKEN as error:
+            raise Problem(f"The connection to the bus broke: {error}.") from error
 
     def receive(self) -> bool:
         """Take in a message that has arrived, if one is whole.  False: the bus has hung up."""
@@ -160,7 +163,7 @@ class Connection:
         if reply.header.message_type is MessageType.error:
             raise _refusal(reply)
         if destination == NAME:
-            self.sender = reply.header.fields.get(HeaderFields.sender, "")
+            self.exits.believe(reply.header.fields.get(HeaderFields.sender, ""))
         answer: tuple[Any, ...] = reply.body
         return answer
 
