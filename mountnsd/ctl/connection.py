@@ -17,6 +17,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from mountnsd.ctl.exits import Exits
+from mountnsd.ctl.parser import Parser
 from mountnsd.ctl.problem import FAILURE, Problem
 
 NAME = "org.mountnsd1"
@@ -38,7 +39,7 @@ _NOT_THERE = (
 )
 
 
-# What the library raises when the bus hangs up, and when somebody on it sends what it cannot read.
+# What the library raises when the bus hangs up, or does not speak D-Bus.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
 
 
@@ -171,12 +172,18 @@ class Connection:
 def connect(address: str) -> DBusConnection:
     """A connection to the bus at an address.  Raises: Problem."""
     try:
-        return open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS)
+        return guarded(open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS))
     except (OSError, ValueError, RuntimeError, KeyError, StopIteration) as error:
         raise Problem(
             f"Cannot connect to the system bus at '{address}': {_reason(error)}. "
             f"Is D-Bus running? Otherwise {_ANOTHER_BUS}."
         ) from error
+
+
+def guarded(connection: DBusConnection) -> DBusConnection:
+    """A connection as the library made it, that others on the bus can now neither break nor deceive."""
+    connection.parser = Parser.after(connection.parser)
+    return connection
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,10 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
 
 import pytest
 from support.buses import PrivateBus
@@ -15,6 +18,7 @@ from support.raw import (
     DESTINATION,
     INTERFACE,
     MEMBER,
+    REPLY_SERIAL,
     SIGNAL,
     SIGNATURE,
     Field,
@@ -90,3 +94,63 @@ def test_the_end_of_a_process_is_the_daemons_to_tell(
         process.wait(0.3)
     _, err = process.communicate("go\n", timeout=TIMEOUT)
     assert (process.returncode, err) == (7, "")
+
+
+class Greeter:
+    """Sends a signal to each connection that comes to the bus, at once; a context manager."""
+
+    def __init__(self, stranger: RawConnection, signature: str, body: bytes, *extra: Field) -> None:
+        self._stranger = stranger
+        self._message = (signature, body, extra)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._greet)
+        self.greeted = 0
+        rule = marshal("s", "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'")
+        driver = ("/org/freedesktop/DBus", "org.freedesktop.DBus")
+        stranger.reply(stranger.call(*driver, "AddMatch", "s", rule, destination="org.freedesktop.DBus"))
+
+    def _greet(self) -> None:
+        signature, body, extra = self._message
+        while not self._ending.is_set():
+            try:
+                message = self._stranger.receive(0.1)
+            except TimeoutError:
+                continue
+            if message.fields.get(MEMBER) == "NameOwnerChanged":
+                name, _, owner = message.decode()
+                if owner and name.startswith(":"):
+                    send(self._stranger, name, signature, body, extra)
+                    self.greeted += 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_header_field_that_is_not_known_breaks_nothing(bus: PrivateBus, stranger: RawConnection) -> None:
+    with Greeter(stranger, "", b"", Field(200, "s", "x")) as greeter:
+        for number in range(5):
+            process = start(bus, "create", f"n{number}")
+            _, err = process.communicate(timeout=TIMEOUT)
+            assert (process.returncode, err) == (0, "")
+    assert greeter.greeted >= 5
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_signal_is_no_answer(bus: PrivateBus, stranger: RawConnection) -> None:
+    """Its header has the serial of the call that mountnsctl makes first after Hello."""
+    row = ("forged", "/org/mountnsd1/namespace/forged", 1, 0, 0)
+    forged = marshal("a(sotut)", [row])
+    with Greeter(stranger, "a(sotut)", forged, Field(REPLY_SERIAL, "u", 2)) as greeter:
+        for _ in range(5):
+            process = start(bus, "list")
+            out, err = process.communicate(timeout=TIMEOUT)
+            assert (process.returncode, out, err) == (0, "No namespaces.\n", "")
+    assert greeter.greeted >= 5
