@@ -107,6 +107,13 @@ class Call:
             )
         self.body = _decode(self.frame, trusted=False)
 
+    def forget(self) -> None:
+        """Drop what can be large, and is not needed for the answer, which may have to wait."""
+        kept = (frames.SENDER, frames.INTERFACE, frames.MEMBER)
+        self.frame.fields = {code: self.frame.fields[code] for code in kept if code in self.frame.fields}
+        self.frame.body = b""
+        self.body = []
+
 
 class _Reader(Unmarshaller):  # type: ignore[misc]
     """dbus-next's unmarshaller, made fit for a body that nobody has checked (dbus-broker does not).

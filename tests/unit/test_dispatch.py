@@ -18,9 +18,10 @@ from mountnsd.authority import Action
 from mountnsd.bus import Bus, Call
 from mountnsd.callers import Caller
 from mountnsd.descriptors import Descriptors
-from mountnsd.errors import AccessDenied, Error, InvalidArgs
+from mountnsd.errors import AccessDenied, Error, InvalidArgs, LimitsExceeded
 from mountnsd.launcher import Launcher
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.quota import MAX_PENDING_PER_USER
 from mountnsd.registry import Registry
 from mountnsd.service import Service
 
@@ -320,6 +321,37 @@ class TestOrder:
         with pytest.raises(AttributeError):
             entry.actions = ()  # type: ignore[misc]
         assert plan.Answer().fds == []
+
+
+class TestWaitingAnswers:
+    """An answer that waits for the bus is a call that is open, and keeps little of it."""
+
+    def test_they_count(self) -> None:
+        async def story(world: World) -> None:
+            room = asyncio.Event()
+            waiting: list[Call] = []
+            reply = world.bus.reply
+
+            async def wait(call: Call, *answer: Any) -> None:
+                waiting.append(call)
+                await room.wait()
+                await reply(call, *answer)
+
+            world.bus.reply = wait  # type: ignore[assignment,method-assign]
+            path = "/" + "x" * 50_000
+            calls = [asyncio.ensure_future(world.call("Ping", PEER, path)) for _ in range(100)]
+            while len(waiting) + len(world.bus.errors) < 100:
+                await asyncio.sleep(0)
+            assert len(waiting) == MAX_PENDING_PER_USER
+            assert {name for name, _ in world.bus.errors} == {LimitsExceeded.dbus_name}
+            for call in waiting:
+                assert (call.body, call.frame.body) == ([], b"")
+                assert sum(len(str(value)) for value in call.frame.fields.values()) < 1000
+            room.set()
+            await asyncio.gather(*calls)
+            await world.call("Ping", PEER)
+
+        assert len(play(story).bus.replies) == MAX_PENDING_PER_USER + 1
 
 
 class TestSerials:
