@@ -107,13 +107,6 @@ class Call:
             )
         self.body = _decode(self.frame, trusted=False)
 
-    def forget(self) -> None:
-        """Drop what can be large, and is not needed for the answer, which may have to wait."""
-        kept = (frames.SENDER, frames.INTERFACE, frames.MEMBER)
-        self.frame.fields = {code: self.frame.fields[code] for code in kept if code in self.frame.fields}
-        self.frame.body = b""
-        self.body = []
-
 
 class _Reader(Unmarshaller):  # type: ignore[misc]
     """dbus-next's unmarshaller, made fit for a body that nobody has checked (dbus-broker does not).
@@ -173,13 +166,15 @@ class Bus:
     """A connection to a bus.
 
     `handler` is called with every method call and owns it: it answers by `reply` or `error`, and closes the
-    call's descriptors.  `ended` is done, with the reason, when the connection has ended.
+    call's descriptors.  `left` is called with the name of every connection that leaves the bus.  `ended` is done,
+    with the reason, when the connection has ended.
     """
 
     def __init__(self) -> None:
         self.unique_name = ""
         self.id = ""  # of the bus: unique names mean somebody on this one only
         self.handler: Callable[[Call], None] = lambda call: call.fds.close()
+        self.left: Callable[[str], None] = lambda _: None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stream: stream.Stream
         self._serial = 0
@@ -198,9 +193,9 @@ class Bus:
         await bus.call_driver("AddMatch", "s", _LEAVING)
         return bus
 
-    def close(self) -> None:
+    def close(self, reason: str = "closed") -> None:
         """End the connection."""
-        self._stream.close()
+        self._stream.close(reason)
 
     async def drain(self) -> None:
         """Wait until what was sent is written, at most two seconds."""
@@ -294,14 +289,15 @@ class Bus:
 
     # Answers and signals
 
-    async def reply(self, call: Call, signature: str, body: list[Any], fds: list[int] | None = None) -> None:
+    async def reply(self, call: Call, signature: str, body: list[Any], fds: list[int] | None = None) -> int:
         """Answer a call.  Waits while too much waits to be written.
 
         Arguments: fds: sent with the answer and closed, also where the caller wants no answer.
+        Returns: the bytes of the answer, 0 where the caller wants none.
         """
         if call.frame.flags & frames.NO_REPLY_EXPECTED:
             stream.close_all(fds or [])
-            return
+            return 0
         try:
             await self._stream.room()
         except BaseException:
@@ -319,9 +315,9 @@ class Bus:
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
         instead = self._error(call, failed) if fds else None
         try:
-            self._send(message, fds, instead, most=MAX_ANSWER)
+            return self._send(message, fds, instead, most=MAX_ANSWER)
         except _TooLarge:
-            self._send(
+            return self._send(
                 self._error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
             )
 
@@ -382,7 +378,7 @@ class Bus:
 
     def _send(
         self, message: Message, fds: list[int] | None = None, instead: Message | None = None, most: int = 0
-    ) -> None:
+    ) -> int:
         if not message.serial:
             message.serial = self._next_serial()
         try:
@@ -397,6 +393,7 @@ class Bus:
             stream.close_all(fds or [])
             raise
         self._stream.send(data, fds, spare)
+        return len(data)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1  # never 0
@@ -424,6 +421,7 @@ class Bus:
             return
         name, _, owner = _decode(frame, trusted=True)
         if not owner:
+            self.left(name)
             for future in self._watched.get(name, ()):
                 if not future.done():
                     future.set_result(None)

@@ -38,6 +38,7 @@ from mountnsd.quota import Quota
 from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.standard import Standard
+from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER, Unread
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ class Service:
             **self.entering.entries(),
         }
         self._quota = Quota()
+        self._unread_bytes = Unread(MAX_BYTES_PER_USER)
+        self._unread_descriptors = Unread(MAX_DESCRIPTORS_PER_USER)
+        bus.left = self._left
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
@@ -137,8 +141,10 @@ class Service:
 
     async def _answer(self, call: Call, caller: Caller) -> None:
         answer, signature = await self._perform(call, caller)
-        call.forget()
-        await self._bus.reply(call, signature, answer.body, answer.fds)
+        call.frame.forget()  # the answer may have to wait
+        call.body.clear()
+        size = await self._bus.reply(call, signature, answer.body, answer.fds)
+        self._unread_bytes.add(caller.uid, caller.name, size)
 
     async def _perform(self, call: Call, caller: Caller) -> tuple[Answer, str]:
         """What a call gets, and the signature of it."""
@@ -156,16 +162,33 @@ class Service:
         plan = entry.prepare(Request(call, caller, found))
         if not isinstance(plan, Plan):
             plan = await plan
-        return await self._allowed(entry, plan, call, caller), method.gives
+        answer = await self._allowed(entry, plan, call, caller, gives_descriptor="h" in method.gives)
+        return answer, method.gives
 
-    async def _allowed(self, entry: Entry, plan: Plan, call: Call, caller: Caller) -> Answer:
-        """Run a plan once its action is allowed."""
+    async def _allowed(
+        self, entry: Entry, plan: Plan, call: Call, caller: Caller, gives_descriptor: bool = False
+    ) -> Answer:
+        """Run a plan once its action is allowed, and the caller has not too much unread."""
         if entry.actions:
             action = plan.action or entry.actions[0]
             if action not in entry.actions:
                 raise AccessDenied(f"{call.member} is not guarded by {action}.")
             await self._authority.check(caller, action, plan.details, call.interactive)
-        return await plan.run()
+        await self._unread_bytes.room(caller.uid)
+        if not gives_descriptor:
+            return await plan.run()
+        await self._unread_descriptors.room(caller.uid)
+        self._unread_descriptors.add(caller.uid, caller.name, 1)
+        try:
+            return await plan.run()
+        except BaseException:
+            self._unread_descriptors.take_back(caller.uid, caller.name, 1)
+            raise
+
+    def _left(self, name: str) -> None:
+        """A connection has left the bus."""
+        self._unread_bytes.left(name)
+        self._unread_descriptors.left(name)
 
     def _object(self, call: Call) -> Namespace | None:
         """The namespace whose object a call is to; None for the other objects.
