@@ -121,11 +121,12 @@ class Service:
         """Answer one call, whatever happens, and close what came with it."""
         try:
             caller = await self._callers.identify(call.sender)
-            self._quota.open(caller.uid)
+            descriptors = len(call.fds)
+            self._quota.open(caller.uid, descriptors)
             try:
                 await self._answer(call, caller)
             finally:
-                self._quota.close(caller.uid)
+                self._quota.close(caller.uid, descriptors)
         except Error as error:
             self._bus.error(call, error)
         except (CallerVanished, Disconnected):
