@@ -144,7 +144,7 @@ class Methods:
         async def run() -> Answer:
             return Answer([await self._registry.destroy(found, chosen)])
 
-        return Plan(run, details_of(found))
+        return Plan(run, details_of(found) | _asked_for(kill=chosen.kill, lazy=chosen.lazy))
 
     def _list(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
         async def run() -> Answer:
@@ -251,7 +251,12 @@ class Methods:
             await self._registry.unmount(found, where, chosen.lazy)
             return Answer()
 
-        return Plan(run, details_of(found) | {"where": _detail(where)})
+        return Plan(run, details_of(found) | {"where": _detail(where)} | _asked_for(lazy=chosen.lazy))
+
+
+def _asked_for(**options: bool) -> dict[str, str]:
+    """Options that rules may want to know of, as details: `yes` for what is asked for, and nothing for the rest."""
+    return {name: "yes" for name, wanted in options.items() if wanted}
 
 
 def _changed(name: str) -> Failed:
