@@ -14,6 +14,7 @@ from mountnsd.errors import LimitsExceeded
 from mountnsd.passing import MAX_FDS
 
 MAX_PENDING_PER_USER = 64  # calls of one user but root that are not answered yet
+MAX_PENDING = 1024  # calls of all users but root: a user with subordinate uids can be thousands of users
 MAX_WAITING_DESCRIPTORS_PER_USER = MAX_FDS  # that came with these calls
 MAX_WAITING_DESCRIPTORS = 512  # of all users but root together: most services may have 1024
 
@@ -61,6 +62,10 @@ class Quota:
         if self._calls.of(uid) >= MAX_PENDING_PER_USER:
             raise LimitsExceeded(
                 f"You have {MAX_PENDING_PER_USER} calls that are not answered yet; wait for their answers."
+            )
+        if self._calls.of_users >= MAX_PENDING:
+            raise LimitsExceeded(
+                f"Users have {MAX_PENDING} calls that are not answered yet, as many as all may have; try again later."
             )
         if not descriptors:
             return

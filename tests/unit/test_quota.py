@@ -28,6 +28,12 @@ def test_calls_of_a_user() -> None:
     assert fill(held, USERS[0], 100) == 1
 
 
+def test_calls_of_all_users() -> None:
+    held = Quota()
+    assert sum(fill(held, uid, 50) for uid in USERS) == quota.MAX_PENDING
+    assert fill(held, 0, 1) == 1
+
+
 def test_descriptors_of_a_user() -> None:
     held = Quota()
     assert fill(held, USERS[0], 1, quota.MAX_WAITING_DESCRIPTORS_PER_USER + 1) == 0
