@@ -18,6 +18,7 @@ from mountnsd import names
 from mountnsd.bus import Bus, CallError, Variant
 from mountnsd.callers import Caller
 from mountnsd.errors import AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded
+from mountnsd.log import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Authority:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._numbers = itertools.count(1)
+        self._no_answer = Seldom(log)
         self._to_persons = asyncio.Semaphore(MAX_QUESTIONS_TO_PERSONS)
         self._to_rules = asyncio.Semaphore(MAX_QUESTIONS_TO_RULES)
         self._slots: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()  # by uid
@@ -127,7 +129,7 @@ class Authority:
                 **({"timeout": None} if flags else {}),
             )
         except CallError as error:
-            log.warning(
+            self._no_answer.warning(
                 "polkit gave no answer, so uid %d may not: %s", caller.uid, names.shown(str(error), 200)
             )
             raise AccessDenied(

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from mountnsd import authority
+from mountnsd import authority, log
 from mountnsd.authority import Action, Authority
+from mountnsd.bus import CallError
 from mountnsd.callers import Caller
 from mountnsd.errors import AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded
 
@@ -118,3 +119,24 @@ def test_all_together_are_fewer_than_a_bus_lets_wait() -> None:
     """dbus-daemon: 128 calls of one connection; systemd is asked for at most 32 things at a time."""
     most = authority.MAX_QUESTIONS_TO_PERSONS + authority.MAX_QUESTIONS_TO_RULES
     assert most + 32 <= 128
+
+
+def test_without_polkit_the_log_is_not_flooded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log, "SELDOM", 0.05)
+
+    async def story(bus: FakeBus, may: Authority) -> None:
+        async def fail(*_call: Any, **_more: Any) -> list[Any]:
+            raise CallError("org.freedesktop.DBus.Error.ServiceUnknown", "")
+
+        bus.call = fail  # type: ignore[method-assign]
+        for _ in range(500):
+            with pytest.raises(AccessDenied):
+                await ask(may, 1000, False)
+        assert caplog.messages[0].startswith("polkit gave no answer, so uid 1000 may not: ")
+        while 1 + sum(int(line.rpartition("(")[2].split()[0]) for line in caplog.messages[1:]) < 500:
+            await asyncio.sleep(0.01)
+        assert len(caplog.messages) < 50  # with time to spare, on a slow machine
+
+    play(story)
