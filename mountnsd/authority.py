@@ -17,7 +17,8 @@ from weakref import WeakValueDictionary
 from mountnsd import names
 from mountnsd.bus import Bus, CallError, Variant
 from mountnsd.callers import Caller
-from mountnsd.errors import AccessDenied, InteractiveAuthorizationRequired
+from mountnsd.errors import AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded
+from mountnsd.log import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Action(StrEnum):
 # Questions of one user that polkit has at once; further ones wait.  A bus lets one connection wait for so many
 # answers only (dbus-daemon: 128), and a question to a person may stay open for as long as its caller likes.
 MAX_QUESTIONS_PER_USER = 16
+# The same of all users together.  What only the rules decide is answered soon, and must not wait for persons.
+MAX_QUESTIONS_TO_PERSONS = 48
+MAX_QUESTIONS_TO_RULES = 32
 
 
 class CallerVanished(Exception):
@@ -54,6 +58,9 @@ class Authority:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._numbers = itertools.count(1)
+        self._no_answer = Seldom(log)
+        self._to_persons = asyncio.Semaphore(MAX_QUESTIONS_TO_PERSONS)
+        self._to_rules = asyncio.Semaphore(MAX_QUESTIONS_TO_RULES)
         self._slots: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()  # by uid
 
     async def check(
@@ -63,17 +70,28 @@ class Authority:
 
         Arguments: details: what polkit's rules may look at; interactive: a person may be asked, and the
             question then stays open for as long as the caller stays on the bus.
-        Raises: AccessDenied, InteractiveAuthorizationRequired, CallerVanished, bus.Disconnected.
+        Raises: AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded, CallerVanished, bus.Disconnected.
         """
         if caller.uid == 0:
             return
         slots = self._slots.setdefault(caller.uid, asyncio.Semaphore(MAX_QUESTIONS_PER_USER))
         async with slots:
-            if interactive:
-                answer = await self._ask_while_there(caller, action, details)
-            else:
+            if interactive and not self._to_persons.locked():
+                async with self._to_persons:
+                    answer = await self._ask_while_there(caller, action, details)
+                _judge(answer, action, interactive=True)
+                return
+            async with self._to_rules:
                 answer = await self._ask(caller, action, details, 0, "")
-        _judge(answer, action, interactive)
+        try:
+            _judge(answer, action, interactive=False)
+        except InteractiveAuthorizationRequired:
+            if not interactive:
+                raise
+            raise LimitsExceeded(
+                f"This needs authentication ({action.value}), and {MAX_QUESTIONS_TO_PERSONS} others are just asked "
+                "for theirs, as many as can be; try again later, or call as root."
+            ) from None
 
     async def _ask_while_there(self, caller: Caller, action: Action, details: Mapping[str, str]) -> object:
         """Ask with interaction, and take the question back when the caller leaves."""
@@ -111,7 +129,7 @@ class Authority:
                 **({"timeout": None} if flags else {}),
             )
         except CallError as error:
-            log.warning(
+            self._no_answer.warning(
                 "polkit gave no answer, so uid %d may not: %s", caller.uid, names.shown(str(error), 200)
             )
             raise AccessDenied(

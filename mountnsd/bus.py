@@ -168,13 +168,15 @@ class Bus:
     """A connection to a bus.
 
     `handler` is called with every method call and owns it: it answers by `reply` or `error`, and closes the
-    call's descriptors.  `ended` is done, with the reason, when the connection has ended.
+    call's descriptors.  `left` is called with the name of every connection that leaves the bus.  `ended` is done,
+    with the reason, when the connection has ended.
     """
 
     def __init__(self) -> None:
         self.unique_name = ""
         self.id = ""  # of the bus: unique names mean somebody on this one only
         self.handler: Callable[[Call], None] = lambda call: call.fds.close()
+        self.left: Callable[[str], None] = lambda _: None
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stream: stream.Stream
         self._serial = 0
@@ -193,9 +195,9 @@ class Bus:
         await bus.call_driver("AddMatch", "s", _LEAVING)
         return bus
 
-    def close(self) -> None:
+    def close(self, reason: str = "closed") -> None:
         """End the connection."""
-        self._stream.close()
+        self._stream.close(reason)
 
     async def drain(self) -> None:
         """Wait until what was sent is written, at most two seconds."""
@@ -291,15 +293,16 @@ class Bus:
 
     async def reply(
         self, call: Call, signature: str, body: list[Any] | Ready, fds: list[int] | None = None
-    ) -> None:
+    ) -> int:
         """Answer a call.  Waits while too much waits to be written.
 
         Arguments: body: a `Ready` is read after the waiting, in the moment in which the answer leaves; fds: sent with
             the answer and closed, also where the caller wants no answer.
+        Returns: the bytes of the answer, 0 where the caller wants none.
         """
         if call.frame.flags & frames.NO_REPLY_EXPECTED:
             stream.close_all(fds or [])
-            return
+            return 0
         try:
             await self._stream.room()
         except BaseException:
@@ -309,8 +312,9 @@ class Bus:
         message = _answer(MessageType.METHOD_RETURN, call, signature, empty, unix_fds=fds or [])
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
         instead = self._error(call, failed) if fds else None
-        if not self._send(message, fds, instead, MAX_ANSWER, body):
-            self.error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
+        return self._send(message, fds, instead, MAX_ANSWER, body) or self._send(
+            self._error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
+        )
 
     def error(self, call: Call, error: errors.Error) -> None:
         """Answer a call with an error."""
@@ -366,8 +370,8 @@ class Bus:
         instead: Message | None = None,
         most: int = 0,
         body: list[Any] | Ready | None = None,
-    ) -> bool:
-        """Returns: False where it has more than `most` bytes, and nothing was sent."""
+    ) -> int:
+        """Returns: the bytes of it; 0 where it has more than `most`, and nothing was sent."""
         if not message.serial:
             message.serial = self._next_serial()
         try:
@@ -383,7 +387,7 @@ class Bus:
             stream.close_all(fds or [])
             raise
         self._stream.send(data, fds, spare)
-        return True
+        return len(data)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1  # never 0
@@ -411,6 +415,7 @@ class Bus:
             return
         name, _, owner = _decode(frame, trusted=True)
         if not owner:
+            self.left(name)
             for future in self._watched.get(name, ()):
                 if not future.done():
                     future.set_result(None)

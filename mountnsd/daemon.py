@@ -14,15 +14,17 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import mountnsd
-from mountnsd import config, declaration, log, stream
+from mountnsd import config, declaration, log, names, stall, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
+from mountnsd.interface import PEER
 from mountnsd.launcher import Launcher
 from mountnsd.metadata import MetadataStore
 from mountnsd.named import Limits
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
 VENDOR_DIRECTORY = Path("/usr/lib/mountnsd")
 _COLLECT_SEC = 5.0
+_EARLIER_DAEMON = 5.0  # seconds that one which owns our name may take to answer
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 
 
@@ -132,7 +135,7 @@ class Daemon:
         service = self._service
         service.start()
         try:
-            owned = await self._bus.request_name(BUS_NAME)
+            owned = await _own_name(self._bus)
         except CallError as error:
             raise StartError(
                 f"The bus does not let us own {BUS_NAME}: {error.message}. Is its policy file installed?"
@@ -141,7 +144,8 @@ class Daemon:
             raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
         service.entering.recover()
         notice = Notice(self._registry)
-        chores = [asyncio.ensure_future(chore) for chore in (_keep_alive(), _collect_garbage())]
+        watching = stall.watch(self._bus, lambda: service.last_call)
+        chores = [asyncio.ensure_future(chore) for chore in (_keep_alive(), _collect_garbage(), watching)]
         self._idling = asyncio.ensure_future(self._until_idle())
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         holder = self._registry.holder.path
@@ -192,6 +196,19 @@ class Daemon:
                 self._idle.set_result(None)
                 return
             await asyncio.sleep(max(left, 1.0))
+
+
+async def _own_name(bus: Bus) -> bool:
+    """Own the daemon's name.  Returns: whether we do.  Raises: CallError, Disconnected.
+
+    A bus that took nothing more from an earlier daemon (stall.py) does not see that this has ended before it passes
+    something on to it.
+    """
+    if await bus.request_name(BUS_NAME):
+        return True
+    with suppress(CallError):
+        await bus.call(BUS_NAME, names.ROOT_PATH, PEER, "Ping", timeout=_EARLIER_DAEMON)
+    return await bus.request_name(BUS_NAME)
 
 
 async def _keep_alive() -> None:

@@ -73,6 +73,12 @@ class Frame:
         value = self.fields.get(code, 0)
         return value if isinstance(value, int) else 0
 
+    def forget(self) -> None:
+        """Drop what can be large, and is not needed to answer."""
+        kept = (SENDER, INTERFACE, MEMBER)
+        self.fields = {code: value for code, value in self.fields.items() if code in kept}
+        self.body = b""
+
 
 @dataclass(slots=True)
 class _Batch:

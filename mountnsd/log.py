@@ -7,6 +7,7 @@ characters are escaped on the way out, whoever wrote them.
 Source: systemd.journal-fields(7), sd-daemon(3).
 """
 
+import asyncio
 import logging
 import re
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 IDENTIFIER = "mountnsd"
+SELDOM = 10.0  # seconds
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -71,3 +73,32 @@ def _install(handler: logging.Handler, level: int) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+class Seldom:
+    """A line that anybody can cause: at once, then at most every ten seconds, with how often it was meant.
+
+    A flood of them would have the journal drop lines that matter.  For the event loop.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._more = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._last: tuple[str, tuple[object, ...]] = ("", ())
+
+    def warning(self, message: str, *values: object) -> None:
+        """As Logger.warning; of those that come together the last is logged."""
+        if self._timer is None:
+            self._logger.warning(message, *values)
+            self._timer = asyncio.get_running_loop().call_later(SELDOM, self._again)
+        else:
+            self._more += 1
+            self._last = message, values
+
+    def _again(self) -> None:
+        self._timer = None
+        more, self._more = self._more, 0
+        if more:
+            message, values = self._last
+            self.warning(f"{message} (%d times in %.0f s)", *values, more, SELDOM)

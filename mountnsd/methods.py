@@ -164,7 +164,7 @@ class Methods:
             )
             return Answer([inside])
 
-        return Plan(run, details_of(found))
+        return Plan(run, details_of(found) | _asked_for(kill=chosen.kill, lazy=chosen.lazy))
 
     def _list(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
         async def run() -> Answer:
@@ -299,7 +299,12 @@ class Methods:
             )
             return Answer()
 
-        return Plan(run, details_of(found) | {"where": _detail(target)})
+        return Plan(run, details_of(found) | {"where": _detail(target)} | _asked_for(lazy=chosen.lazy))
+
+
+def _asked_for(**options: bool) -> dict[str, str]:
+    """Options that rules may want to know of, as details: `yes` for what is asked for, and nothing for the rest."""
+    return {name: "yes" for name, wanted in options.items() if wanted}
 
 
 def _tell_created(made: Namespace, caller: Caller) -> None:

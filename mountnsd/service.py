@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The D-Bus service: finds what a call is to, has it allowed, and answers it.
 
-Objects are looked up, not exported.  A call passes, in this order: object,
-interface and member (against the XML), signature, identity, quota, arguments,
+Objects are looked up, not exported.  A call passes, in this order: identity,
+quota, object, interface and member (against the XML), signature, arguments,
 authorization, and only then the method.  What fails on the way is answered
 with one error, and nothing has changed.
 """
@@ -10,7 +10,6 @@ with one error, and nothing has changed.
 import asyncio
 import errno
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,14 +34,15 @@ from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERT
 from mountnsd.methods import Methods
 from mountnsd.named import Listener, Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.quota import Quota
 from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.standard import Standard
+from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER, Unread
 
 log = logging.getLogger(__name__)
 
 BUS_NAME = "org.mountnsd1"
-MAX_PENDING_PER_USER = 64  # calls of one user but root that are not answered yet
 _COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
 
 
@@ -69,7 +69,10 @@ class Service:
             **methods.entries(),
             **self.entering.entries(),
         }
-        self._pending: Counter[int] = Counter()
+        self._quota = Quota()
+        self._unread_bytes = Unread(MAX_BYTES_PER_USER)
+        self._unread_descriptors = Unread(MAX_DESCRIPTORS_PER_USER)
+        bus.left = self._left
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
@@ -117,8 +120,13 @@ class Service:
     async def _serve(self, call: Call) -> None:
         """Answer one call, whatever happens, and close what came with it."""
         try:
-            answer, signature = await self._perform(call)
-            await self._bus.reply(call, signature, answer.body, answer.fds)
+            caller = await self._callers.identify(call.sender)
+            descriptors = len(call.fds)
+            self._quota.open(caller.uid, descriptors)
+            try:
+                await self._answer(call, caller)
+            finally:
+                self._quota.close(caller.uid, descriptors)
         except Error as error:
             self._bus.error(call, error)
         except (CallerVanished, Disconnected):
@@ -132,7 +140,14 @@ class Service:
         finally:
             call.fds.close()
 
-    async def _perform(self, call: Call) -> tuple[Answer, str]:
+    async def _answer(self, call: Call, caller: Caller) -> None:
+        answer, signature = await self._perform(call, caller)
+        call.frame.forget()  # the answer may have to wait
+        call.body.clear()
+        size = await self._bus.reply(call, signature, answer.body, answer.fds)
+        self._unread_bytes.add(caller.uid, caller.name, size)
+
+    async def _perform(self, call: Call, caller: Caller) -> tuple[Answer, str]:
         """What a call gets, and the signature of it."""
         found = self._object(call)
         name = self._interface(call, found)
@@ -144,32 +159,37 @@ class Service:
             raise InvalidArgs(
                 f"{call.member} takes the signature '{method.takes}', not {names.shown(call.signature)}."
             )
-        caller = await self._callers.identify(call.sender)
-        if caller.uid and self._pending[caller.uid] >= MAX_PENDING_PER_USER:
-            raise LimitsExceeded(
-                f"You have {MAX_PENDING_PER_USER} calls that are not answered yet; wait for their answers."
-            )
-        self._pending[caller.uid] += 1
-        try:
-            call.decode()
-            plan = entry.prepare(Request(call, caller, found))
-            if not isinstance(plan, Plan):
-                plan = await plan
-            answer = await self._allowed(entry, plan, call, caller)
-        finally:
-            self._pending[caller.uid] -= 1
-            if not self._pending[caller.uid]:
-                del self._pending[caller.uid]
+        call.decode()
+        plan = entry.prepare(Request(call, caller, found))
+        if not isinstance(plan, Plan):
+            plan = await plan
+        answer = await self._allowed(entry, plan, call, caller, gives_descriptor="h" in method.gives)
         return answer, method.gives
 
-    async def _allowed(self, entry: Entry, plan: Plan, call: Call, caller: Caller) -> Answer:
-        """Run a plan once its action is allowed."""
+    async def _allowed(
+        self, entry: Entry, plan: Plan, call: Call, caller: Caller, gives_descriptor: bool = False
+    ) -> Answer:
+        """Run a plan once its action is allowed, and the caller has not too much unread."""
         if entry.actions:
             action = plan.action or entry.actions[0]
             if action not in entry.actions:
                 raise AccessDenied(f"{call.member} is not guarded by {action}.")
             await self._authority.check(caller, action, plan.details, call.interactive)
-        return await plan.run()
+        await self._unread_bytes.room(caller.uid)
+        if not gives_descriptor:
+            return await plan.run()
+        await self._unread_descriptors.room(caller.uid)
+        self._unread_descriptors.add(caller.uid, caller.name, 1)
+        try:
+            return await plan.run()
+        except BaseException:
+            self._unread_descriptors.take_back(caller.uid, caller.name, 1)
+            raise
+
+    def _left(self, name: str) -> None:
+        """A connection has left the bus."""
+        self._unread_bytes.left(name)
+        self._unread_descriptors.left(name)
 
     def _object(self, call: Call) -> Namespace | None:
         """The namespace whose object a call is to; None for the other objects.

@@ -17,9 +17,12 @@ from typing import Any, Self
 
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageFlag, MessageType, new_method_call
 from jeepney.auth import BEGIN, Authenticator
+from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from mountnsd.ctl.bridge import Bridge
+from mountnsd.ctl.exits import Exits
+from mountnsd.ctl.parser import Parser
 from mountnsd.ctl.problem import FAILURE, Problem
 from mountnsd.ctl.progress import Progress
 
@@ -43,7 +46,7 @@ _NOT_THERE = (
 )
 
 
-# What the library raises when the bus hangs up, and when somebody on it sends what it cannot read.
+# What the library raises when the bus hangs up, or does not speak D-Bus.
 BROKEN = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
 
 
@@ -62,8 +65,8 @@ class Connection:
         descriptors go; progress: shows for what we wait.
     Raises: Problem if there is no connection to be had.
 
-    Attributes: exited: the Exited signals that arrived and nobody has taken yet; doing: what is shown where a call
-        takes long, empty for nothing.
+    Attributes: exits: what the daemon has told of the ends of processes; doing: what is shown where a call takes
+        long, empty for nothing.
     """
 
     def __init__(
@@ -77,9 +80,8 @@ class Connection:
             self._bus = connect(os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or DEFAULT_ADDRESS)
         else:
             self._bus = _connect_by(bridge)
-        self.exited: deque[Message] = deque()
-        self._bus.filter(MatchRule(type="signal", interface=MANAGER, member="Exited"), queue=self.exited)
-        self.sender = ""  # the unique name that the last answer came from
+        self.exits = Exits(NAME, MANAGER)
+        self._bus.filter(MatchRule(type="signal"), queue=self.exits)
         self.local = bridge is None  # the daemon is on this host, so that its pids are those of our /proc
 
     def __enter__(self) -> Self:
@@ -96,11 +98,14 @@ class Connection:
         """The socket, to be polled."""
         return int(self._bus.sock.fileno())
 
-    def next_exited(self) -> tuple[int, int, int, str]:
-        """Take the oldest Exited signal: pid, code and status as waitid(2) has them, and who sent it."""
-        message = self.exited.popleft()
-        pid, _, code, status = message.body
-        return pid, code, status, str(message.header.fields.get(HeaderFields.sender, ""))
+    def expect_exits(self) -> None:
+        """Hear also of a daemon that takes the place of this one, for what it tells of processes.  Does not wait."""
+        message = message_bus.AddMatch(self.exits.rule)
+        message.header.flags |= MessageFlag.no_reply_expected
+        try:
+            self._bus.send(message)
+        except BROKEN as error:
+            raise Problem(f"The connection to the bus broke: {error}.") from error
 
     def receive(self) -> bool:
         """Take in a message that has arrived, if one is whole.  False: the bus has hung up."""
@@ -210,7 +215,7 @@ class Connection:
         if reply.header.message_type is MessageType.error:
             raise _refusal(reply, place)
         if destination == NAME:
-            self.sender = reply.header.fields.get(HeaderFields.sender, "")
+            self.exits.believe(reply.header.fields.get(HeaderFields.sender, ""))
         answer: tuple[Any, ...] = reply.body
         return answer
 
@@ -218,7 +223,7 @@ class Connection:
 def connect(address: str) -> DBusConnection:
     """A connection to the bus at an address.  Raises: Problem."""
     try:
-        return open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS)
+        return guarded(open_dbus_connection(address, enable_fds=True, auth_timeout=_AUTHENTICATION_SECONDS))
     except (OSError, ValueError, RuntimeError, KeyError, StopIteration) as error:
         raise Problem(
             f"Cannot connect to the system bus at '{address}': {_reason(error)}. "
@@ -231,7 +236,7 @@ def _connect_by(bridge: Bridge) -> DBusConnection:
     sock = bridge.open()
     try:
         _authenticate(sock, time.monotonic() + _BRIDGE_SECONDS)
-        return DBusConnection(sock)
+        return guarded(DBusConnection(sock))
     except BROKEN as error:
         sock.close()
         why = bridge.reason()
@@ -257,6 +262,12 @@ def _authenticate(sock: socket.socket, deadline: float) -> None:
         authenticator.feed(received)
     sock.sendall(BEGIN)
     sock.settimeout(None)
+
+
+def guarded(connection: DBusConnection) -> DBusConnection:
+    """A connection as the library made it, that others on the bus can now neither break nor deceive."""
+    connection.parser = Parser.after(connection.parser)
+    return connection
 
 
 def _reason(error: Exception) -> str:

@@ -100,6 +100,7 @@ def _start(connection: Connection, arguments: Arguments, fds: dict[int, int], te
     if arguments.chdir is not None:
         options["cwd"] = ("s", os.path.join(os.getcwd(), arguments.chdir) if arguments.chdir else "/")
     body = (arguments.names[0], arguments.command, fds, options)
+    connection.expect_exits()
     with Agent(arguments.ask_password) as agent:
         connection.doing = "" if agent.running else f"Entering '{arguments.names[0]}'"
         pid, pidfd = connection.manager("Enter", "sasa{uh}a{sv}", body)

@@ -32,6 +32,11 @@ def main(words: list[str] | None = None) -> int:
         where = f" {error.filename}" if error.filename else ""
         text.complain(f"Cannot read or write{where}: {error.strerror}.")
         return _status(arguments, FAILURE)
+    except Exception as error:  # noqa: BLE001 - a fault of ours: a line, as for all else
+        text.complain(
+            f"This should not happen, and is a fault of mountnsctl: {type(error).__name__}: {error}."
+        )
+        return _status(arguments, FAILURE)
 
 
 def _status(arguments: Arguments | None, status: int) -> int:

@@ -38,7 +38,6 @@ class Process:
 
     def __init__(self, connection: Connection, pid: int, pidfd: int) -> None:
         self._connection = connection
-        self._daemon = connection.sender
         self._pid = pid
         self._pidfd = pidfd
         self._connected = True
@@ -103,11 +102,11 @@ class Process:
 
     def _told(self) -> int | None:
         """The exit status that the daemon has told us, None if it has not (yet)."""
-        while self._connection.exited:
-            pid, code, status, sender = self._connection.next_exited()
-            if pid == self._pid and (sender == self._daemon or sender == self._connection.owner()):
-                return status if code == os.CLD_EXITED else 128 + status
-        return None
+        told = self._connection.exits.of(self._pid)
+        if told is None:
+            return None
+        code, status = told
+        return status if code == os.CLD_EXITED else 128 + status
 
 
 def exit_status(pidfd: int) -> int | None:

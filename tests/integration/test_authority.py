@@ -166,6 +166,20 @@ MORE = [
         "enter",
         AS_SELF | {"program": "a\\nb\\x1b[0m"},
     ),
+    *(
+        Ask(PATH, MANAGER, "Destroy", "sa{sv}", ("x", {key: ("b", True)}), "destroy", ABOUT_X | {key: "yes"})
+        for key in ("kill", "lazy")
+    ),
+    Ask(PATH, MANAGER, "Destroy", "sa{sv}", ("x", {"lazy": ("b", False)}), "destroy", ABOUT_X),
+    Ask(
+        X,
+        NAMESPACE,
+        "Unmount",
+        "sa{sv}",
+        ("/mnt", {"lazy": ("b", True)}),
+        "mount",
+        ABOUT_X | {"where": "/mnt", "lazy": "yes"},
+    ),
 ]
 IDS = [f"{ask.interface.rpartition('.')[2]}.{ask.member}" for ask in ASKS]
 

@@ -196,6 +196,35 @@ class TestDescriptors:
         assert seen == ["0", "1", "2", "3"]  # the last is what ls itself reads
         polkit.release()
 
+    def test_those_that_wait_have_a_bound(
+        self, bus: PrivateBus, daemon: Daemon, polkit: Polkit, root: Client, user: Client, null: int
+    ) -> None:
+        """They count against root, and keep its other services from passing any."""
+        create(root, "kept")
+        before = settled_fds(daemon, root)
+        polkit.hold()
+        body: EnterArguments = ("kept", ["/bin/true"], {}, {})
+
+        def enter(client: Client, count: int) -> int:
+            return client.send(PATH, MANAGER, "Enter", "sasa{uh}a{sv}", *body, fds=[null] * count)
+
+        with Client(bus.address, 1) as other, Client(bus.address, 2) as third:
+            calls = [enter(user, 100), enter(user, 100)]
+            polkit.wait_for_questions(2)
+            error = refused(user.reply, enter(user, 100))
+            assert (error.name, "253" in error.message) == (LIMITS, True)
+            calls += [enter(user, 53)]
+            others = [enter(other, 200)]
+            polkit.wait_for_questions(4)
+            error = refused(third.reply, enter(third, 100))
+            assert (error.name, "512" in error.message) == (LIMITS, True)
+            root.reply(enter(root, 253))
+            polkit.release()
+            for client, call in [(user, call) for call in calls] + [(other, call) for call in others]:
+                assert refused(client.reply, call).name == DENIED
+            assert refused(third.reply, enter(third, 253)).name == DENIED
+        wait_until(lambda: settled_fds(daemon, root) == before)
+
     def test_one_that_is_closed_costs_the_one_answer_it_was_in(self) -> None:
         """On a socket of our own: no caller can bring this about."""
 

@@ -3,24 +3,46 @@
 
 import os
 import signal
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from jeepney import DBusAddress, HeaderFields, Message, new_signal
 
 from mountnsd.ctl import process
+from mountnsd.ctl.connection import MANAGER, NAME, PATH
+from mountnsd.ctl.exits import Exits
 from mountnsd.ctl.problem import Problem
 from mountnsd.ctl.process import Process, exit_status
 
 DAEMON, NEXT, STRANGER = ":1.1", ":1.2", ":1.666"
+BUS = "org.freedesktop.DBus"
+
+
+def _signal(
+    sender: str, signature: str, *body: Any, interface: str = MANAGER, member: str = "Exited"
+) -> Message:
+    message = new_signal(DBusAddress(PATH, NAME, interface), member, signature, body)
+    message.header.fields[HeaderFields.sender] = sender
+    return message
+
+
+def _exited(pid: int, code: int, status: int, sender: str) -> Message:
+    return _signal(sender, "usii", pid, "demo", code, status)
+
+
+def _owner_changed(name: str, owner: str, sender: str = BUS) -> Message:
+    return _signal(sender, "sss", name, DAEMON, owner, interface=BUS, member="NameOwnerChanged")
 
 
 class Fake:
-    """A connection on which signals have arrived; `:1.2` owns the daemon's name now."""
+    """A connection on which the daemon has answered, and then signals have arrived."""
 
-    def __init__(self, *signals: tuple[int, int, int, str]) -> None:
-        self.sender = DAEMON
-        self.exited = deque(signals)
+    def __init__(self, *signals: Message) -> None:
+        self.exits = Exits(NAME, MANAGER)
+        self.exits.believe(DAEMON)
+        for message in signals:
+            self.exits.append(message)
         self.readable, self.writable = os.pipe()
 
     def fileno(self) -> int:
@@ -28,12 +50,6 @@ class Fake:
 
     def receive(self) -> bool:
         return False
-
-    def next_exited(self) -> tuple[int, int, int, str]:
-        return self.exited.popleft()
-
-    def owner(self) -> str:
-        return NEXT
 
     def wake(self) -> None:
         pass
@@ -50,7 +66,7 @@ def child() -> Iterator[int]:
     os.waitpid(pid, 0)
 
 
-def _wait(child: int, *signals: tuple[int, int, int, str]) -> int:
+def _wait(child: int, *signals: Message) -> int:
     connection = Fake(*signals)
     pidfd = os.pidfd_open(child)
     try:
@@ -60,19 +76,47 @@ def _wait(child: int, *signals: tuple[int, int, int, str]) -> int:
             os.close(fd)
 
 
-@pytest.mark.parametrize("sender", [DAEMON, NEXT])
-def test_the_daemons_word(child: int, sender: str) -> None:
-    assert _wait(child, (child, os.CLD_EXITED, 3, sender)) == 3
-    assert _wait(child, (child, os.CLD_KILLED, 9, sender)) == 137
-    assert _wait(child, (child, os.CLD_DUMPED, 11, sender)) == 139
-    assert _wait(child, (child + 1, os.CLD_EXITED, 1, sender), (child, os.CLD_EXITED, 3, sender)) == 3
+def test_the_daemons_word(child: int) -> None:
+    assert _wait(child, _exited(child, os.CLD_EXITED, 3, DAEMON)) == 3
+    assert _wait(child, _exited(child, os.CLD_KILLED, 9, DAEMON)) == 137
+    assert _wait(child, _exited(child, os.CLD_DUMPED, 11, DAEMON)) == 139
+    other = _exited(child + 1, os.CLD_EXITED, 1, DAEMON)
+    assert _wait(child, other, _exited(child, os.CLD_EXITED, 3, DAEMON)) == 3
 
 
-def test_nobody_elses_word(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _wait(child, (child, os.CLD_EXITED, 0, STRANGER), (child, os.CLD_EXITED, 3, DAEMON)) == 3
+def test_the_next_daemons_word(child: int) -> None:
+    assert _wait(child, _owner_changed(NAME, NEXT), _exited(child, os.CLD_EXITED, 3, NEXT)) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda pid: [_exited(pid, os.CLD_EXITED, 0, STRANGER)],
+        lambda _: [_signal(DAEMON, "s", "x"), _signal(STRANGER, "uuuu", 1, 2, 3, 4)],
+        lambda _: [new_signal(DBusAddress(PATH, NAME, MANAGER), "Exited")],
+        lambda pid: [
+            _owner_changed("org.example", STRANGER),
+            _owner_changed(NAME, STRANGER, sender=STRANGER),
+            _owner_changed(NAME, ""),
+            _exited(pid, os.CLD_EXITED, 0, STRANGER),
+        ],
+        lambda pid: [_signal(DAEMON, "usii", pid, "demo", os.CLD_EXITED, 0, interface="org.example")],
+    ],
+    ids=[
+        "a stranger's",
+        "of another form",
+        "with nothing in it",
+        "of who is no next daemon",
+        "another signal",
+    ],
+)
+def test_no_other_word(
+    child: int, monkeypatch: pytest.MonkeyPatch, said: Callable[[int], list[Message]]
+) -> None:
+    assert _wait(child, *said(child), _exited(child, os.CLD_EXITED, 3, DAEMON)) == 3
     monkeypatch.setattr(process, "_SIGNAL_SECONDS", 0.05)
     with pytest.raises(Problem, match="exit status is unknown"):
-        _wait(child, (child, os.CLD_EXITED, 0, STRANGER))
+        _wait(child, *said(child))
 
 
 def test_a_daemon_that_is_woken_for_it(child: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +124,12 @@ def test_a_daemon_that_is_woken_for_it(child: int, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(process, "_SIGNAL_SECONDS", 0.05)
     connection = Fake()
     monkeypatch.setattr(connection, "receive", lambda: True)
-    monkeypatch.setattr(
-        connection, "wake", lambda: connection.exited.append((child, os.CLD_EXITED, 6, NEXT)), raising=True
-    )
+
+    def wake() -> None:
+        for message in (_owner_changed(NAME, NEXT), _exited(child, os.CLD_EXITED, 6, NEXT)):
+            connection.exits.append(message)
+
+    monkeypatch.setattr(connection, "wake", wake)
     pidfd = os.pidfd_open(child)
     try:
         assert Process(connection, child, pidfd).wait() == 6  # type: ignore[arg-type]

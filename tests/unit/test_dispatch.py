@@ -18,12 +18,14 @@ from mountnsd.authority import Action
 from mountnsd.bus import Bus, Call
 from mountnsd.callers import Caller
 from mountnsd.descriptors import Descriptors
-from mountnsd.errors import AccessDenied, Error, InvalidArgs
+from mountnsd.errors import AccessDenied, Error, InvalidArgs, LimitsExceeded
 from mountnsd.launcher import Launcher
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.quota import MAX_PENDING_PER_USER
 from mountnsd.ready import Ready
 from mountnsd.registry import Registry
 from mountnsd.service import Service
+from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER
 
 DBUS = Path(__file__).resolve().parents[2] / "dbus"
 MANAGER, NAMESPACE = "org.mountnsd1.Manager", "org.mountnsd1.Namespace"
@@ -72,6 +74,7 @@ class RecordingBus(Bus):
         super().__init__()
         self.replies: list[tuple[str, list[Any] | Ready]] = []
         self.errors: list[tuple[str, str]] = []
+        self.size = 100  # of an answer, in bytes
 
     async def reply(
         self,
@@ -79,10 +82,11 @@ class RecordingBus(Bus):
         signature: str,
         body: list[Any] | Ready,
         fds: list[int] | None = None,
-    ) -> None:
+    ) -> int:
         """Keep an answer."""
         Descriptors(fds or []).close()
         self.replies.append((signature, body))
+        return self.size
 
     def error(self, call: Call, error: Error) -> None:  # noqa: ARG002
         """Keep an error."""
@@ -142,12 +146,13 @@ class World:
         path: str = "/org/mountnsd1",
         signature: str = "",
         flags: int = 0,
+        body: bytes = b"",
     ) -> None:
         """Serve one call to its end."""
         fields: dict[int, str | int] = {frames.PATH: path, frames.MEMBER: member, frames.SENDER: ":1.1"}
         fields |= {frames.INTERFACE: name} if name else {}
         fields |= {frames.SIGNATURE: signature} if signature else {}
-        await self.service._serve(Call(frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, b"")))
+        await self.service._serve(Call(frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, body)))
 
 
 Story = Callable[[World], Coroutine[Any, Any, None]]
@@ -321,6 +326,80 @@ class TestOrder:
         with pytest.raises(AttributeError):
             entry.actions = ()  # type: ignore[misc]
         assert plan.Answer().fds == []
+
+
+class TestWaitingAnswers:
+    """An answer that waits for the bus is a call that is open, and keeps little of it."""
+
+    def test_they_count(self) -> None:
+        async def story(world: World) -> None:
+            room = asyncio.Event()
+            waiting: list[Call] = []
+            reply = world.bus.reply
+
+            async def wait(call: Call, *answer: Any) -> int:
+                waiting.append(call)
+                await room.wait()
+                return await reply(call, *answer)
+
+            world.bus.reply = wait  # type: ignore[assignment,method-assign]
+            path = "/" + "x" * 50_000
+            calls = [asyncio.ensure_future(world.call("Ping", PEER, path)) for _ in range(100)]
+            while len(waiting) + len(world.bus.errors) < 100:
+                await asyncio.sleep(0)
+            assert len(waiting) == MAX_PENDING_PER_USER
+            assert {name for name, _ in world.bus.errors} == {LimitsExceeded.dbus_name}
+            for call in waiting:
+                assert (call.body, call.frame.body) == ([], b"")
+                assert sum(len(str(value)) for value in call.frame.fields.values()) < 1000
+            room.set()
+            await asyncio.gather(*calls)
+            await world.call("Ping", PEER)
+
+        assert len(play(story).bus.replies) == MAX_PENDING_PER_USER + 1
+
+
+class TestUnread:
+    """Who may not have read what he got waits before he gets more, but not for what he did not get."""
+
+    def test_bytes(self) -> None:
+        async def story(world: World) -> None:
+            world.bus.size = MAX_BYTES_PER_USER
+            await world.call("Ping", PEER)
+            second = asyncio.ensure_future(world.call("Ping", PEER))
+            await asyncio.sleep(0.01)
+            assert len(world.bus.replies) == 1
+            world.bus.left(":1.1")
+            await asyncio.wait_for(second, 5)
+
+        assert len(play(story).bus.replies) == 2
+
+    def test_descriptors(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                return Answer([0])
+
+            async def fail() -> Answer:
+                raise InvalidArgs("no")
+
+            takes = interface.load_all()[MANAGER].methods["Open"].takes
+            fields = {"signature": takes, "body": b"\1\0\0\0x\0"}
+            world.add("Open", (Action.OPEN,), plan_of(fail))
+            for _ in range(2 * MAX_DESCRIPTORS_PER_USER):
+                await world.call("Open", **fields)  # type: ignore[arg-type]
+            world.add("Open", (Action.OPEN,), plan_of(run))
+            for _ in range(MAX_DESCRIPTORS_PER_USER):
+                await world.call("Open", **fields)  # type: ignore[arg-type]
+            last = asyncio.ensure_future(world.call("Open", **fields))  # type: ignore[arg-type]
+            await asyncio.sleep(0.01)
+            assert not last.done()
+            await world.call("Ping", PEER)
+            world.bus.left(":1.1")
+            await asyncio.wait_for(last, 5)
+
+        world = play(story)
+        assert len(world.bus.errors) == 2 * MAX_DESCRIPTORS_PER_USER
+        assert len(world.bus.replies) == MAX_DESCRIPTORS_PER_USER + 2
 
 
 class TestSerials:
