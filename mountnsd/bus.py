@@ -21,7 +21,7 @@ from dbus_next import Message, MessageFlag, MessageType, Variant
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.signature import SignatureTree
 
-from mountnsd import errors, frames, stream
+from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
 
@@ -310,18 +310,20 @@ class Bus:
             unix_fds=fds or [],
         )
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
-        instead = self._error(call, failed) if fds else None
+        instead = self._error(call, failed) if fds else b""
         try:
             self._send(message, fds, instead, most=MAX_ANSWER)
         except _TooLarge:
-            self._send(
-                self._error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
-            )
+            self.error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
 
     def error(self, call: Call, error: errors.Error) -> None:
         """Answer a call with an error."""
         if not call.frame.flags & frames.NO_REPLY_EXPECTED:
-            self._send(self._error(call, error))
+            self._stream.send(self._error(call, error))
+
+    def _error(self, call: Call, error: errors.Error) -> bytes:
+        serial = self._next_serial()
+        return refusal.marshal(serial, call.frame.serial, call.sender, error.dbus_name, error.message)
 
     def signal(
         self,
@@ -346,17 +348,6 @@ class Bus:
             )
         )
 
-    def _error(self, call: Call, error: errors.Error) -> Message:
-        return Message(
-            message_type=MessageType.ERROR,
-            flags=MessageFlag.NO_REPLY_EXPECTED,
-            destination=call.sender,
-            reply_serial=call.frame.serial,
-            error_name=error.dbus_name,
-            signature="s",
-            body=[error.message],
-        )
-
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> None:
@@ -374,7 +365,7 @@ class Bus:
         )
 
     def _send(
-        self, message: Message, fds: list[int] | None = None, instead: Message | None = None, most: int = 0
+        self, message: Message, fds: list[int] | None = None, instead: bytes = b"", most: int = 0
     ) -> None:
         if not message.serial:
             message.serial = self._next_serial()
@@ -382,14 +373,10 @@ class Bus:
             data = bytes(message._marshall(negotiate_unix_fd=True))
             if most and len(data) > most:
                 raise _TooLarge
-            spare = b""
-            if instead is not None:
-                instead.serial = self._next_serial()
-                spare = bytes(instead._marshall())
         except BaseException:
             stream.close_all(fds or [])
             raise
-        self._stream.send(data, fds, spare)
+        self._stream.send(data, fds, instead)
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1  # never 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The D-Bus service: finds what a call is to, has it allowed, and answers it.
 
-Objects are looked up, not exported.  A call passes, in this order: object,
-interface and member (against the XML), signature, identity, quota, arguments,
+Objects are looked up, not exported.  A call passes, in this order: identity,
+quota, object, interface and member (against the XML), signature, arguments,
 authorization, and only then the method.  What fails on the way is answered
 with one error, and nothing has changed.
 """
@@ -38,6 +38,7 @@ from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.standard import Standard
+from mountnsd.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +64,14 @@ class Service:
         self._standard = Standard(registry, self._interfaces)
         methods = Methods(registry, directories)
         self._starter = starter
-        self.entering = Entering(bus, registry, methods, starter)
+        self._turns = Turns()
+        self.entering = Entering(bus, registry, methods, starter, self._turns)
         self._table: dict[tuple[str, str], Entry] = {
             **self._standard.entries(),
             **methods.entries(),
             **self.entering.entries(),
         }
-        self._pending: Counter[int] = Counter()
+        self._pending: Counter[int] = Counter()  # by uid
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
@@ -106,19 +108,41 @@ class Service:
 
     def _begin(self, call: Call) -> None:
         self.last_call = asyncio.get_running_loop().time()
-        task = asyncio.ensure_future(self._serve(call))
+        caller = self._callers.known(call.sender)
+        if caller is not None:
+            try:
+                self._count(caller)
+            except LimitsExceeded as error:  # at once, and for little: he may have sent thousands
+                call.fds.close()
+                self._bus.error(call, error)
+                return
+        task = asyncio.ensure_future(self._serve(call, caller))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _count(self, caller: Caller) -> None:
+        """Count one more call of a user that is not answered yet.  Raises: LimitsExceeded: it would be too many."""
+        if caller.uid and self._pending[caller.uid] >= MAX_PENDING_PER_USER:
+            raise LimitsExceeded(
+                f"You have {MAX_PENDING_PER_USER} calls that are not answered yet; wait for their answers."
+            )
+        self._pending[caller.uid] += 1
 
     def _refuse(self, call: Call) -> None:
         call.fds.close()
         self._bus.error(call, Failed("mountnsd is stopping; call again."))
 
-    async def _serve(self, call: Call) -> None:
-        """Answer one call, whatever happens, and close what came with it."""
+    async def _serve(self, call: Call, counted: Caller | None) -> None:
+        """Answer one call, whatever happens, and close what came with it.
+
+        Arguments: counted: who calls; None where that is not known yet, and so he was not counted.
+        """
         try:
-            answer, signature = await self._perform(call)
-            await self._bus.reply(call, signature, answer.body, answer.fds)
+            if counted is None:
+                caller = await self._callers.identify(call.sender)
+                self._count(caller)
+                counted = caller
+            await self._turns.run(counted.uid, self._answer(call, counted))
         except Error as error:
             self._bus.error(call, error)
         except (CallerVanished, Disconnected):
@@ -131,9 +155,13 @@ class Service:
             self._bus.error(call, _fault(error))
         finally:
             call.fds.close()
+            if counted is not None:
+                self._pending[counted.uid] -= 1
+                if not self._pending[counted.uid]:
+                    del self._pending[counted.uid]
 
-    async def _perform(self, call: Call) -> tuple[Answer, str]:
-        """What a call gets, and the signature of it."""
+    async def _answer(self, call: Call, caller: Caller) -> None:
+        """Find what a call is to, have it allowed, and answer it with what it gets."""
         found = self._object(call)
         name = self._interface(call, found)
         entry = self._table.get((name, call.member))
@@ -144,23 +172,12 @@ class Service:
             raise InvalidArgs(
                 f"{call.member} takes the signature '{method.takes}', not {names.shown(call.signature)}."
             )
-        caller = await self._callers.identify(call.sender)
-        if caller.uid and self._pending[caller.uid] >= MAX_PENDING_PER_USER:
-            raise LimitsExceeded(
-                f"You have {MAX_PENDING_PER_USER} calls that are not answered yet; wait for their answers."
-            )
-        self._pending[caller.uid] += 1
-        try:
-            call.decode()
-            plan = entry.prepare(Request(call, caller, found))
-            if not isinstance(plan, Plan):
-                plan = await plan
-            answer = await self._allowed(entry, plan, call, caller)
-        finally:
-            self._pending[caller.uid] -= 1
-            if not self._pending[caller.uid]:
-                del self._pending[caller.uid]
-        return answer, method.gives
+        call.decode()
+        plan = entry.prepare(Request(call, caller, found))
+        if not isinstance(plan, Plan):
+            plan = await plan
+        answer = await self._allowed(entry, plan, call, caller)
+        await self._bus.reply(call, method.gives, answer.body, answer.fds)
 
     async def _allowed(self, entry: Entry, plan: Plan, call: Call, caller: Caller) -> Answer:
         """Run a plan once its action is allowed."""
