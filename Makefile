@@ -14,6 +14,7 @@ MANDIR ?= $(PREFIX)/share/man
 POLICYDIR ?= /usr/share/dbus-1/system.d
 SERVICEDIR ?= /usr/share/dbus-1/system-services
 ACTIONSDIR ?= /usr/share/polkit-1/actions
+CATALOGDIR ?= /usr/lib/systemd/catalog
 # The daemon looks for its configuration and for declared namespaces here.
 CONFIGDIR ?= /etc/mountnsd
 DECLAREDDIR ?= /usr/lib/mountnsd/namespaces
@@ -25,8 +26,8 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
-	python3-pytest python3-venv strace
+TEST_PACKAGES := dbus-broker gir1.2-glib-2.0 iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbus \
+	python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 
@@ -43,7 +44,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration fuzz packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration fuzz load packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -104,6 +105,17 @@ test-unit: tools ## run the unit tests and linters alone; needs no root
 test-integration: tools ## run the integration tests alone
 	@$(PYTEST) tests/integration
 
+.PHONY: test-load
+test-load: tools ## run the tests under load alone
+	@$(PYTEST) tests/load
+
+MINUTES ?= 10
+# PYTHON -m load --help says what these are.
+.PHONY: soak
+soak: test-packages ## load for MINUTES=10, with SEED=, BUS=dbus-broker, REPORT=docs/soak.md
+	@PYTHONPATH=tests:. $(PYTHON) -m load --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(BUS),--bus $(BUS)) \
+		$(if $(REPORT),--report $(REPORT))
+
 .PHONY: test-packaging
 test-packaging: tools ## run the tests of the packages alone
 	@$(PYTEST) tests/packaging
@@ -130,6 +142,10 @@ format: tools ## format the code
 .PHONY: demo
 demo: packages ## show on this machine what mountnsd does; leaves nothing behind
 	@$(PYTHON) -m demo.walkthrough
+
+.PHONY: picture
+picture: packages ## draw the walkthrough, as the README shows it, into docs/walkthrough.svg
+	@$(PYTHON) -m demo.picture docs/walkthrough.svg
 
 .PHONY: run
 run: packages ## run the daemon on a private bus until Ctrl-C
@@ -164,6 +180,7 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 			-e 's|/usr/sbin/mountnsd|$(SBINDIR)/mountnsd|g' -e 's|/usr/bin/mountnsctl|$(BINDIR)/mountnsctl|g' \
 			$$unit > $(DESTDIR)$(UNITDIR)/$$name && chmod 644 $(DESTDIR)$(UNITDIR)/$$name || exit 1; \
 	done
+	install -D -m 644 systemd/mountnsd.catalog $(DESTDIR)$(CATALOGDIR)/mountnsd.catalog
 	for page in $(PAGES); do \
 		install -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} $(BUILD)/man/$$page || exit 1; \
 	done
@@ -178,6 +195,7 @@ uninstall: ## remove what 'make install' installed; the configuration stays
 	for unit in $(notdir $(UNITS)); do \
 		rm -f $(DESTDIR)$(UNITDIR)/$${unit%.in}; \
 	done
+	rm -f $(DESTDIR)$(CATALOGDIR)/mountnsd.catalog
 	for page in $(PAGES); do \
 		rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 	done

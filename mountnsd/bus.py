@@ -18,12 +18,14 @@ from io import BytesIO
 from typing import Any, Self
 
 from dbus_next import Message, MessageFlag, MessageType, Variant
+from dbus_next._private.marshaller import Marshaller
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.signature import SignatureTree
 
 from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
+from mountnsd.ready import Ready, fill
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
 
@@ -39,13 +41,8 @@ _TIMEOUT = 25.0  # seconds that a call of ours may take, as libdbus has it
 # and nothing that nests.
 _SIMPLE = frozenset("ybnqiuxtdsog") | {"as", "a{ss}"}
 
-
 # Whoever leaves the bus.  One rule for all whom we watch: a bus has a limit for the rules of a connection.
 _LEAVING = f"type='signal',sender='{DRIVER}',member='NameOwnerChanged',arg2=''"
-
-
-class _TooLarge(Exception):
-    """A message is larger than a bus would take."""
 
 
 class Disconnected(Exception):
@@ -144,6 +141,11 @@ class _Reader(Unmarshaller):  # type: ignore[misc]
 @lru_cache(maxsize=256)
 def _tree(signature: str) -> SignatureTree:
     return SignatureTree(signature)
+
+
+def marshal(signature: str, *values: Any) -> bytes:
+    """Values as they would stand at the beginning of a body."""
+    return bytes(Marshaller(signature, list(values)).marshall())
 
 
 def _decode(frame: Frame, trusted: bool) -> list[Any]:
@@ -287,10 +289,13 @@ class Bus:
 
     # Answers and signals
 
-    async def reply(self, call: Call, signature: str, body: list[Any], fds: list[int] | None = None) -> None:
+    async def reply(
+        self, call: Call, signature: str, body: list[Any] | Ready, fds: list[int] | None = None
+    ) -> None:
         """Answer a call.  Waits while too much waits to be written.
 
-        Arguments: fds: sent with the answer and closed, also where the caller wants no answer.
+        Arguments: body: a `Ready` is read after the waiting, in the moment in which the answer leaves; fds: sent with
+            the answer and closed, also where the caller wants no answer.
         """
         if call.frame.flags & frames.NO_REPLY_EXPECTED:
             stream.close_all(fds or [])
@@ -300,20 +305,19 @@ class Bus:
         except BaseException:
             stream.close_all(fds or [])
             raise
+        empty = [{}] if isinstance(body, Ready) else body
         message = Message(
             message_type=MessageType.METHOD_RETURN,
             flags=MessageFlag.NO_REPLY_EXPECTED,
             destination=call.sender,
             reply_serial=call.frame.serial,
             signature=signature,
-            body=body,
+            body=empty,
             unix_fds=fds or [],
         )
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
         instead = self._error(call, failed) if fds else b""
-        try:
-            self._send(message, fds, instead, most=MAX_ANSWER)
-        except _TooLarge:
+        if not self._send(message, fds, instead, MAX_ANSWER, body):
             self.error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
 
     def error(self, call: Call, error: errors.Error) -> None:
@@ -365,18 +369,26 @@ class Bus:
         )
 
     def _send(
-        self, message: Message, fds: list[int] | None = None, instead: bytes = b"", most: int = 0
-    ) -> None:
+        self,
+        message: Message,
+        fds: list[int] | None = None,
+        instead: bytes = b"",
+        most: int = 0,
+        body: list[Any] | Ready | None = None,
+    ) -> bool:
+        """Returns: False where it has more than `most` bytes, and nothing was sent."""
         if not message.serial:
             message.serial = self._next_serial()
         try:
-            data = bytes(message._marshall(negotiate_unix_fd=True))
+            data = fill(message._marshall(negotiate_unix_fd=True), body)
             if most and len(data) > most:
-                raise _TooLarge
+                stream.close_all(fds or [])
+                return False
         except BaseException:
             stream.close_all(fds or [])
             raise
         self._stream.send(data, fds, instead)
+        return True
 
     def _next_serial(self) -> int:
         self._serial = self._serial % 0xFFFFFFFF + 1  # never 0

@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from mountnsd import cgroup
 from mountnsd.bus import Bus, CallError, Variant
 from mountnsd.errors import AccessDenied
 
@@ -23,6 +24,16 @@ class Caller:
     uid: int
     pid: int  # 0 where the bus does not tell; for information, never for a decision
     groups: tuple[int, ...] | None  # None where the bus does not tell
+
+    def fields(self) -> dict[str, object]:
+        """Who it is, for the log."""
+        fields: dict[str, object] = {"caller_uid": self.uid}
+        if self.pid:
+            fields["caller_pid"] = self.pid
+            unit = cgroup.unit_of(self.pid)
+            if unit:
+                fields["caller_unit"] = unit
+        return fields
 
 
 class Callers:

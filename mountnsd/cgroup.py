@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Whether any process is left in a control group, and waiting until none is.
+"""Whether any process is left in a control group, waiting until none is, and the unit that a group is of.
 
-Source: the kernel's Documentation/admin-guide/cgroup-v2.rst (cgroup.events).
+Sources: the kernel's Documentation/admin-guide/cgroup-v2.rst (cgroup.events), cgroups(7) (/proc/PID/cgroup).
 """
 
 import asyncio
@@ -57,6 +57,36 @@ async def emptied(group: str) -> None:
                 loop.remove_reader(changes.fileno())
     finally:
         os.close(fd)
+
+
+def unit_of(pid: int) -> str:
+    """The systemd unit that a process is in, as sd_pid_get_unit(3) has it; empty where it is in none.
+
+    For information: the process may have ended, and its pid may be another's by now.
+    """
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:  # noqa: PTH123
+            return unit_in(file.read(1 << 16).decode("utf-8", "replace"))
+    except OSError:
+        return ""
+
+
+def unit_in(table: str) -> str:
+    """The systemd unit that a /proc/PID/cgroup tells of, empty for none.
+
+    It is the outermost one: what a user makes below his own he names as he likes.
+    """
+    # Without the unified hierarchy systemd has one of its own, by name.
+    paths = [
+        line.split(":", 2)[2]
+        for line in table.splitlines()
+        if line.startswith("0::/") or ":name=systemd:/" in line
+    ]
+    for part in (part for path in paths for part in path.split("/")):
+        name = part.removeprefix("_")  # systemd escapes what could be a file of the kernel's
+        if name.endswith((".service", ".scope", ".socket", ".mount", ".swap")):
+            return name
+    return ""
 
 
 def _events(group: str) -> Path:

@@ -7,6 +7,7 @@ the metadata, and a start is a recovery.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
 VENDOR_DIRECTORY = Path("/usr/lib/mountnsd")
+_COLLECT_SEC = 5.0
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 
 
@@ -100,7 +102,7 @@ async def _starter(bus: Bus, registry: Registry, chosen: Settings) -> Starter:
     if not with_systemd:
         return Launcher()
     records = Records(registry.holder.runtime_directory)
-    return TransientLauncher(systemd_units, records, lambda name: registry.find(name) is not None)
+    return TransientLauncher(systemd_units, records, registry.__contains__)
 
 
 def _limits(configured: config.Config) -> Limits:
@@ -138,7 +140,7 @@ class Daemon:
             raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
         service.entering.recover()
         notice = Notice(self._registry)
-        alive = asyncio.ensure_future(_keep_alive())
+        chores = [asyncio.ensure_future(chore) for chore in (_keep_alive(), _collect_garbage())]
         self._idling = asyncio.ensure_future(self._until_idle())
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         holder = self._registry.holder.path
@@ -157,7 +159,8 @@ class Daemon:
             return 0
         finally:
             self._idling.cancel()
-            alive.cancel()
+            for chore in chores:
+                chore.cancel()
             notice.close()
             await service.close()
             await self._bus.drain()
@@ -198,6 +201,14 @@ async def _keep_alive() -> None:
     while True:
         _tell_systemd("WATCHDOG=1")
         await asyncio.sleep(int(usec) / 2_000_000)
+
+
+async def _collect_garbage() -> None:
+    """Collect garbage here, in the thread that never leaves the host; see `main`."""
+    while True:
+        await asyncio.sleep(_COLLECT_SEC)
+        if gc.get_count()[0] > gc.get_threshold()[0]:
+            gc.collect()
 
 
 def _tell_systemd(state: str) -> None:
@@ -272,6 +283,9 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parse(sys.argv[1:] if arguments is None else arguments)
     log.set_up(chosen.log_target)
     os.umask(0o022)
+    # Python collects garbage in whatever thread is running.  A finalizer that warns or logs opens files of source
+    # code, and may import: in a thread that is inside, those of the namespace.
+    gc.disable()
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != most:  # what runs inside gets the usual soft limit back
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -17,6 +17,7 @@ from mountnsd.authority import Action
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.callers import Caller
 from mountnsd.errors import EnterFailed, LimitsExceeded, NamespaceBusy
+from mountnsd.events import Event, tell
 from mountnsd.identity import Identity
 from mountnsd.interface import MANAGER, NAMESPACE
 from mountnsd.methods import Methods, details_of, plain_options
@@ -114,6 +115,8 @@ class Entering:
             "user": str(who.uid),
             "program": names.escaped(argv[0], 256) if argv else "",
         }
+        if chosen.new_privileges:  # what is inside may make him root: a rule for who he is to be must not do
+            details |= {"user": "0", "target": str(who.uid), "new_privileges": "yes"}
         return Plan(run, details, action)
 
     async def _start(
@@ -130,6 +133,7 @@ class Entering:
             namespace=found.name,
             inode=found.inode,
             id=found.id,
+            created_usec=found.created_usec,
             uid=caller.uid,
             caller=caller.name,
             bus=self._bus.id,
@@ -164,13 +168,19 @@ class Entering:
         finally:
             if namespace >= 0:
                 os.close(namespace)
-        log.info(
+        tell(
+            Event.ENTERED,
+            found.name,
+            found.inode,
             "Process %d of uid %d entered namespace %s for uid %d",
             process.pid,
             who.uid,
             found.name,
             caller.uid,
-            extra={"mountns_name": found.name, "mountns_inode": found.inode, "caller_uid": caller.uid},
+            mountns_pid=process.pid,
+            mountns_uid=who.uid,
+            mountns_program=program.shown(request)[:256],
+            **caller.fields(),
         )
         try:
             pidfd = os.dup(process.pidfd)
@@ -247,6 +257,8 @@ class Entering:
                     log.info("Process %d is killed: its caller has left the bus", process.pid)
                     await process.kill()
             code, status = await asyncio.shield(process.exited)
+            if not origin.told:
+                _tell_exited(process.pid, origin, code, status)
             if origin.bus == self._bus.id and process.pid and not origin.told:
                 self._bus.signal(
                     names.ROOT_PATH,
@@ -285,6 +297,25 @@ class Entering:
         self._started[origin.uid] -= 1
         if not self._started[origin.uid]:
             del self._started[origin.uid]
+
+
+def _tell_exited(pid: int, origin: Origin, code: int, status: int) -> None:
+    """Say how a process ended; codes and statuses as waitid(2) has them."""
+    how = "exited with status" if code == os.CLD_EXITED else "was ended by signal"
+    tell(
+        Event.EXITED,
+        origin.namespace,
+        origin.inode,
+        "Process %s in namespace %s %s %d",
+        pid or "of an earlier mountnsd",
+        origin.namespace,
+        how,
+        status,
+        mountns_pid=pid,
+        mountns_code=code,
+        mountns_status=status,
+        caller_uid=origin.uid,
+    )
 
 
 def _identify(caller: Caller, user: str | None) -> Identity:

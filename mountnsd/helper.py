@@ -4,6 +4,8 @@
 A thread that has left the host's mount namespace can do no other work ever
 after, so each function gets a thread of its own that ends with it: there is
 no pool.  Out of scope: what the work is.
+
+Sources: pthread_exit(3); PyEval_RestoreThread() in CPython's documentation.
 """
 
 import asyncio
@@ -14,7 +16,12 @@ from contextlib import suppress
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
+from mountnsd import syscalls
 from mountnsd.errors import Failed
+
+# A thread that comes back from the kernel while the interpreter ends is ended by pthread_exit(3).  When that is
+# first called it loads a library: from the namespace that the thread is in, as root.
+syscalls.load_unwinder()
 
 T = TypeVar("T")
 

@@ -37,6 +37,17 @@ _SIZE = "1m"  # pins are empty files: nothing is ever written here
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_HINTS = {
+    (
+        errno.EEXIST,
+        "create the pin's file",
+    ): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
+    (errno.ENOSPC, "create the pin's file"): "The holder is full; see 'df -i {}'.",
+    (
+        errno.ENOSPC,
+        "move_mount",
+    ): "The mount namespace is full; see 'sysctl fs.mount-max'.",
+}
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -77,8 +88,9 @@ class Holder:
         self.path = os.path.join(runtime_directory, DIRECTORY)
         self._fd = fd
         self._mount_id = mount_id
-        self._device = os.fstat(fd).st_dev
+        self.device = os.fstat(fd).st_dev
         self._reported: frozenset[str] = frozenset()
+        self._witnessed: dict[str, Pin] = {}  # by line of mountinfo, see `survey`
 
     @classmethod
     def ensure(cls, runtime_directory: str) -> Self:
@@ -135,21 +147,25 @@ class Holder:
             number = syscalls.mntns_id(own)
         finally:
             os.close(own)
-        return Host(proc=proc, holder=self.path, device=self._device, id=number)
+        return Host(proc=proc, holder=self.path, device=self.device, id=number)
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
+        seen = -1
         try:
             seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
-        except OSError as error:
-            return f"unreachable ({error.strerror})"
-        try:
             if mountinfo.id_of(seen) == self._mount_id:
                 return None
-            mine = [m for m in mountinfo.parse(mountinfo.read()) if m.id == self._mount_id]
-            return "overmounted" if mine else "unmounted"
+        except OSError as error:
+            if self._is_mounted():
+                return f"unreachable ({error.strerror})"
         finally:
-            os.close(seen)
+            if seen >= 0:
+                os.close(seen)
+        return "overmounted" if self._is_mounted() else "unmounted"
+
+    def _is_mounted(self) -> bool:
+        return any(mount.id == self._mount_id for mount in mountinfo.parse(mountinfo.read()))
 
     def pin_path(self, name: str) -> str:
         """The path of a pin, for nsenter(1) and mount(8)."""
@@ -178,7 +194,9 @@ class Holder:
             finally:
                 os.close(tree)
         except OSError as error:
-            raise MountFailed(f"Cannot pin the namespace '{name}'", step, error.errno or errno.EIO) from error
+            code = error.errno or errno.EIO
+            hint = _HINTS.get((code, step), "").format(self.pin_path(name))
+            raise MountFailed(f"Cannot pin the namespace '{name}'", step, code, hint) from error
 
     def open(self, name: str, inode: int) -> int:
         """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.
@@ -230,24 +248,33 @@ class Holder:
             os.unlink(name, dir_fd=self._fd)
 
     def survey(self) -> Survey:
-        """Read what is in the holder: mountinfo first, then the four witnesses for each pin.
+        """Read what is in the holder: mountinfo first, then the other three witnesses for each pin.
 
-        What is not ours is left alone, and logged once.
+        These are heard once for each line of mountinfo.  It has the mount's id and the namespace's inode: while it
+        stays, and nothing is mounted on that mount, they could say nothing else.  What is not ours is left alone,
+        and logged once.
         """
-        mounted = self._mounted()
+        mounted: set[str] = set()
         pins: list[Pin] = []
         covered: list[Pin] = []
         foreign: set[str] = set()
-        for name, inode in mounted.items():
+        witnessed: dict[str, Pin] = {}
+        for line, is_covered in self._lines():
+            known = self._witnessed.get(line)
+            name, inode = self._parsed(line) if known is None else (known.name, known.inode)
+            if not name:
+                continue
+            mounted.add(name)
             if inode is None or not names.is_valid(name):
                 foreign.add(name)
                 continue
-            fd = self._open_witnessed(name, inode)
-            if fd is None:
-                covered.append(Pin(name, inode))
+            pin = known or Pin(name, inode)
+            if not is_covered and (known is not None or self._is_witnessed(pin)):
+                pins.append(pin)
+                witnessed[line] = pin
             else:
-                os.close(fd)
-                pins.append(Pin(name, inode))
+                covered.append(pin)
+        self._witnessed = witnessed
         leftovers: list[str] = []
         for name in os.listdir(self._fd):
             if name in mounted:
@@ -261,21 +288,33 @@ class Holder:
         self._reported = frozenset(foreign)
         return Survey(tuple(pins), tuple(covered), tuple(leftovers))
 
-    def _mounted(self) -> dict[str, int | None]:
-        """The inode that mountinfo gives for each mount on the holder; None for what is no mount namespace."""
-        mounted: dict[str, int | None] = {}
-        parent = str(self._mount_id)
+    def _lines(self) -> list[tuple[str, bool]]:
+        """The lines of mountinfo for what is mounted on the holder, and whether something is mounted on that."""
+        lines = mountinfo.read().split("\n")
+        # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
+        heads = [line.split(" ", 2)[:2] for line in lines]
+        parents = {head[-1] for head in heads}
+        own = str(self._mount_id)
+        return [
+            (line, head[0] in parents)
+            for head, line in zip(heads, lines, strict=True)
+            if head[-1] == own and len(head) == 2
+        ]
+
+    def _parsed(self, line: str) -> tuple[str, int | None]:
+        """The name of a mount in the holder, empty for another; and the inode, None for no mount namespace."""
         prefix = self.path + "/"
-        for line in mountinfo.read().split("\n"):
-            # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
-            if line.split(" ", 2)[1:2] != [parent]:
-                continue
-            mount = mountinfo.parse_line(line)
-            if mount is None or not mount.target.startswith(prefix):
-                continue
-            match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
-            mounted[mount.target[len(prefix) :]] = int(match[1]) if match else None
-        return mounted
+        mount = mountinfo.parse_line(line)
+        if mount is None or not mount.target.startswith(prefix):
+            return "", None
+        match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
+        return mount.target.removeprefix(prefix), int(match[1]) if match else None
+
+    def _is_witnessed(self, pin: Pin) -> bool:
+        fd = self._open_witnessed(pin.name, pin.inode)
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
 
     def _open_witnessed(self, name: str, inode: int) -> int | None:
         """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
@@ -310,7 +349,7 @@ class Holder:
             stat.S_ISREG(status.st_mode)
             and status.st_size == 0
             and status.st_uid == 0
-            and status.st_dev == self._device
+            and status.st_dev == self.device
             and names.is_valid(name)
         )
 

@@ -49,7 +49,7 @@ def to_journal(level: int = logging.INFO) -> None:
             extra = {
                 key: value
                 for key, value in record.__dict__.items()
-                if key.startswith(("mountns_", "caller_"))
+                if key.startswith(("mountns_", "caller_")) or key == "message_id"
             }
             for key, value in extra.items():
                 record.__dict__[key.upper()] = escape(str(value))

@@ -11,10 +11,12 @@ garbled, foreign or not root's is treated as absent.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
+import stat
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,11 +54,8 @@ class MetadataStore:
 
     def __init__(self, runtime_directory: str) -> None:
         """Make and open the directory.  Raises OSError."""
-        self._path = path = os.path.join(runtime_directory, DIRECTORY)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        os.fchmod(self._fd, 0o700)
+        self._path = os.path.join(runtime_directory, DIRECTORY)
+        self._fd = _open_directory(self._path)
         self._lock_path = os.path.join(runtime_directory, _LOCK)
         self._lock = -1
 
@@ -84,7 +83,8 @@ class MetadataStore:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(fd).st_ino == os.stat(self._lock_path, follow_symlinks=False).st_ino:
                     os.truncate(fd, 0)
-                    os.write(fd, str(os.getpid()).encode())
+                    with contextlib.suppress(OSError):  # ENOSPC; it only helps to tell who is stuck
+                        os.write(fd, str(os.getpid()).encode())
                     self._lock = fd
                     return
             except BlockingIOError:
@@ -103,6 +103,7 @@ class MetadataStore:
 
     def prepare(self, name: str, metadata: Metadata) -> None:
         """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""
+        self._find_directory()
         self._unlink(f".{name}{_NEW_SUFFIX}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f".{name}{_NEW_SUFFIX}", flags, 0o600, dir_fd=self._fd)
@@ -140,6 +141,19 @@ class MetadataStore:
         """What `prepare` wrote for `name` and was not made valid; None as from `read`."""
         return self._read(name, f".{name}{_NEW_SUFFIX}")
 
+    def _find_directory(self) -> None:
+        """Where the directory was removed, or another put in its place: go on in the one that the next daemon reads.
+
+        Raises: OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._fd)):
+                return
+        replacement = _open_directory(self._path)
+        log.error("The directory %s was replaced by somebody: what it said of namespaces is lost", self._path)
+        os.close(self._fd)
+        self._fd = replacement
+
     def _read(self, name: str, entry: str) -> Metadata | None:
         try:
             return _decode(rootfile.read(entry, _MAX_SIZE, self._fd))
@@ -160,6 +174,24 @@ class MetadataStore:
             pass
         except OSError as error:  # a directory of that name, say: not ours
             log.warning("Left alone in the metadata: %s: %s", names.shown(entry), error.strerror)
+
+
+def _open_directory(path: str) -> int:
+    """Make and open a directory of root's alone.  Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            error.strerror = "this is to be a directory, and no link to one; remove what is there"
+        raise
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        os.fchown(fd, os.geteuid(), -1)
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd
 
 
 def _decode(text: bytes) -> Metadata:

@@ -14,8 +14,10 @@ from pathlib import Path
 from mountnsd import declaration, helper, mountrequest, mounts, names, options, processes
 from mountnsd.authority import Action
 from mountnsd.bus import Variant
+from mountnsd.callers import Caller
 from mountnsd.declaration import Declaration
 from mountnsd.errors import Error, Failed, InvalidArgs, NamespaceExists, NoNamespaceForPID
+from mountnsd.events import Event, tell
 from mountnsd.interface import MANAGER, NAMESPACE
 from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
@@ -76,13 +78,15 @@ class Methods:
         chosen = options.create(plain_options(given))
         declared = await self._declared(name)
         if declared is not None:
-            return self._create_declared(name, declared, given)
+            return self._create_declared(name, declared, given, request.caller)
         source = None if chosen.source is None else self._registry.get(chosen.source)
 
         async def run() -> Answer:
             if await self._declared(name) is not None:
                 raise _changed(name)
-            made, _ = await self._registry.create(name, request.caller.uid, chosen, source)
+            made, new = await self._registry.create(name, request.caller.uid, chosen, source)
+            if new:
+                _tell_created(made, request.caller)
             return Answer([names.to_path(made.name)])
 
         details = {"name": name, "owner": str(request.caller.uid), "propagation": chosen.propagation.value}
@@ -90,7 +94,9 @@ class Methods:
             details["from"] = source.name
         return Plan(run, details)
 
-    def _create_declared(self, name: str, declared: Declaration | Error, given: dict[str, Variant]) -> Plan:
+    def _create_declared(
+        self, name: str, declared: Declaration | Error, given: dict[str, Variant], caller: Caller
+    ) -> Plan:
         """Create of a name that is declared.  It is root's, whoever has it made: nobody can take the name before."""
         settled = sorted(given.keys() - {"if_not_exists"})
         if settled and isinstance(declared, Declaration):
@@ -110,7 +116,9 @@ class Methods:
             chosen = replace(
                 declared.options, if_not_exists="if_not_exists" in given and given["if_not_exists"].value
             )
-            made, _ = await self._registry.create(name, 0, chosen)
+            made, new = await self._registry.create(name, 0, chosen)
+            if new:
+                _tell_created(made, caller)
             if made.owner != 0:
                 raise NamespaceExists(
                     name,
@@ -142,13 +150,25 @@ class Methods:
         chosen = options.destroy(plain_options(given))  # type: ignore[arg-type]
 
         async def run() -> Answer:
-            return Answer([await self._registry.destroy(found, chosen)])
+            inside = await self._registry.destroy(found, chosen)
+            tell(
+                Event.DESTROYED,
+                found.name,
+                found.inode,
+                "Namespace %s is destroyed by uid %d: mnt:[%d]%s",
+                found.name,
+                request.caller.uid,
+                found.inode,
+                f", with {len(inside)} processes inside" if inside else "",
+                **request.caller.fields(),
+            )
+            return Answer([inside])
 
         return Plan(run, details_of(found))
 
     def _list(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
         async def run() -> Answer:
-            inside = processes.count()
+            inside = await helper.run(processes.count, lane="processes")
             rows = [
                 [found.name, names.to_path(found.name), found.inode, found.owner, inside[found.inode]]
                 for found in self._registry.all()
@@ -185,7 +205,7 @@ class Methods:
         found, _ = self.subject(request)
 
         async def run() -> Answer:
-            inside = self._registry.processes(found)
+            inside = await helper.run(lambda: self._registry.processes(found), lane="processes")
             return Answer([[[process.pid, process.uid, process.command] for process in inside]])
 
         return Plan(run, details_of(found))
@@ -233,25 +253,68 @@ class Methods:
     def _mount(self, request: Request) -> Plan:
         found, arguments = self.subject(request)
         what = mountrequest.check(*arguments)  # type: ignore[arg-type]
+        if request.caller.uid:
+            mountrequest.check_for_user(what, str(arguments[3]))
+        shown = (what.what, what.where, *arguments[2:])
+        changed = dict(zip(("what", "where", "type", "options"), map(_detail, shown), strict=True))
 
         async def run() -> Answer:
             await self._registry.mount(found, what)
+            tell(
+                Event.MOUNTED,
+                found.name,
+                found.inode,
+                "Mounted in namespace %s by uid %d: %s at %s",
+                found.name,
+                request.caller.uid,
+                changed["what"] or changed["type"],
+                changed["where"],
+                **{f"mountns_{key}": value for key, value in changed.items()},
+                **request.caller.fields(),
+            )
             return Answer()
 
-        what_details = dict(zip(("what", "where", "type", "options"), map(_detail, arguments), strict=True))
-        return Plan(run, details_of(found) | what_details)
+        return Plan(run, details_of(found) | changed)
 
     def _unmount(self, request: Request) -> Plan:
         found, (where, given) = self.subject(request)
         assert isinstance(where, str)  # noqa: S101 - the signature says so
-        mountrequest.check_target(where)
+        target = mountrequest.check_target(where)
+        if request.caller.uid:
+            mountrequest.check_shown("where", target)
         chosen = options.unmount(plain_options(given))  # type: ignore[arg-type]
 
         async def run() -> Answer:
-            await self._registry.unmount(found, where, chosen.lazy)
+            await self._registry.unmount(found, target, chosen.lazy)
+            tell(
+                Event.UNMOUNTED,
+                found.name,
+                found.inode,
+                "Unmounted in namespace %s by uid %d: %s",
+                found.name,
+                request.caller.uid,
+                _detail(target),
+                mountns_where=_detail(target),
+                **request.caller.fields(),
+            )
             return Answer()
 
-        return Plan(run, details_of(found) | {"where": _detail(where)})
+        return Plan(run, details_of(found) | {"where": _detail(target)})
+
+
+def _tell_created(made: Namespace, caller: Caller) -> None:
+    tell(
+        Event.CREATED,
+        made.name,
+        made.inode,
+        "Namespace %s is created by uid %d: mnt:[%d], owner %d",
+        made.name,
+        caller.uid,
+        made.inode,
+        made.owner,
+        mountns_owner=made.owner,
+        **caller.fields(),
+    )
 
 
 def _changed(name: str) -> Failed:
@@ -260,7 +323,7 @@ def _changed(name: str) -> Failed:
 
 def _detail(text: object) -> str:
     """An argument as polkit's rules and questions are given it."""
-    return names.escaped(str(text), 1024)
+    return names.escaped(str(text), mountrequest.MAX_SHOWN)
 
 
 def _text(text: str) -> str:

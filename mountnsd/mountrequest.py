@@ -17,7 +17,9 @@ from mountnsd.errors import InvalidArgs
 MAX_PATH = 4095
 MAX_DATA = 4095  # mount(2) takes a page of options, with a NUL at its end
 MAX_VALUE = 255  # fsconfig(2) takes no longer key or value
+MAX_SHOWN = 1024  # characters of an argument that polkit's rules and questions are shown
 DEFAULT_MODE = 0o755
+_OTHERS_WRITE = 0o022
 
 _ATTRIBUTES = {
     "ro": syscalls.MOUNT_ATTR_RDONLY,
@@ -90,6 +92,30 @@ def check(what: str, where: str, fstype: str, options: str, origin: str = "") ->
     return request
 
 
+def check_shown(argument: str, text: str) -> None:
+    """Check that polkit is shown an argument whole.  Raises: BadMount."""
+    if len(text) > MAX_SHOWN:
+        said = (
+            f"'{argument}' takes at most {MAX_SHOWN} characters, unless root calls: polkit is shown no more."
+        )
+        raise BadMount(argument, said)
+
+
+def check_for_user(request: MountRequest, options: str) -> None:
+    """Check what somebody asks for who is not root.  Arguments: options: as he gave them.  Raises: BadMount.
+
+    A directory that root makes where all can write, below one where only root can, may be believed to be root's.
+    """
+    for argument, text in (("what", request.what), ("where", request.where), ("options", options)):
+        check_shown(argument, text)
+    if request.mkdir is not None and request.mkdir & _OTHERS_WRITE:
+        said = (
+            f"With {_MKDIR}, only root can have directories made that others can write to, not mode "
+            f"{request.mkdir:04o}: leave out {_OTHERS_WRITE:03o}, and mount there what they may write to."
+        )
+        raise BadMount("options", said)
+
+
 def examine(
     what: str, where: str, fstype: str, options: str, origin: str = ""
 ) -> tuple[MountRequest, list[BadMount]]:
@@ -134,6 +160,8 @@ def _wrong_options(request: MountRequest) -> Iterator[BadMount]:
         if "\0" in key or "\0" in (value or "") or len(os.fsencode(key)) > MAX_VALUE:
             said = f"The name of a mount option takes at most {MAX_VALUE} bytes, and none has a NUL in it"
             yield BadMount("options", f"{said}: {names.shown(key if value is None else f'{key}={value}')}")
+        elif key == "source":
+            yield BadMount("options", "There is no option source here: it is the argument 'what'.")
         elif key.startswith(("X-", "x-")):
             said = f"There is no option {names.shown(key)} here; of those of mount(8) there is {_MKDIR}."
             yield BadMount("options", said)

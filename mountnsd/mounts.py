@@ -95,7 +95,7 @@ def _undo(namespace: int, done: list[MountRequest]) -> None:
     join(namespace)
     for request in reversed(done):
         with suppress(OSError):
-            syscalls.umount2(request.where, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+            _umount(request.where, syscalls.MNT_DETACH)
 
 
 def _mount_alone(namespace: int, request: MountRequest) -> None:
@@ -132,19 +132,33 @@ def unmount(namespace: int, where: str, lazy: bool) -> None:
     """Unmount inside the namespace.  For a helper thread.  Raises MountFailed, InvalidArgs.
 
     Never its root: umount2(2) of the caller's own root makes the whole filesystem read-only, the host's, too.
-    Nothing of a path whose last component is a plain name, and is not followed, leads there.
+    Nothing of a path that ends in a plain name, and of which no link is followed, leads there.
     """
     where = check_target(where)
     try:
         join(namespace)
-        syscalls.umount2(where, syscalls.UMOUNT_NOFOLLOW | (syscalls.MNT_DETACH if lazy else 0))
+        _umount(where, syscalls.MNT_DETACH if lazy else 0)
     except OSError as error:
         hint = ""
         if error.errno == errno.EBUSY:
             hint = "Something inside uses it; pass the option lazy to detach it all the same."
-        elif error.errno == errno.EINVAL:
+        elif error.errno in (errno.EINVAL, errno.ENOENT):
             hint = "Nothing is mounted there inside; 'mountnsctl mounts NAME' shows what is."
         raise _failed(f"Cannot unmount {names.shown(where)}", error, hint) from error
+
+
+def _umount(where: str, flags: int) -> None:
+    """Unmount what is topmost at a checked path, of which no symbolic link is followed.
+
+    For a thread that has joined the namespace, and has its working directory for itself.  Raises OSError.
+    """
+    above, name = os.path.split(where)
+    fd = mountpoint.open_target(above)
+    try:
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
+    syscalls.umount2(name, syscalls.UMOUNT_NOFOLLOW | flags)
 
 
 def changes(host: Iterable[Mount], inside: Iterable[Mount], holder: str) -> list[Change]:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
-Key = tuple[str, int, int]  # name, inode, 64-bit id
+Key = tuple[str, int]  # name, generation
 
 
 class State(StrEnum):
@@ -30,12 +30,13 @@ class Namespace:
     propagation: str
     description: str
     labels: dict[str, str]
+    generation: int  # one more for each that this daemon has taken in
     state: State = State.ACTIVE
 
     @property
     def key(self) -> Key:
-        """Which namespace it is: another one may bear its name later."""
-        return self.name, self.inode, self.id
+        """Which namespace it is: another one may bear its name later, and its inode; not every kernel has an id."""
+        return self.name, self.generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,13 +33,16 @@ def check(name: str) -> str:
 
 def shown(text: str, most: int = 80) -> str:
     """Text of a caller, quoted, escaped and cut so that it is safe in a message or a log line."""
-    cut = text if len(text) <= most else text[:most] + "…"
-    return ascii(cut) if len(cut) == len(text) else ascii(cut[:-1]) + "…"
+    return ascii(text) if len(text) <= most else ascii(text[:most]) + "…"
 
 
 def escaped(text: str, most: int = 80) -> str:
-    """As `shown`, without the quotes around it, for text that stands between quotes of ours."""
-    return shown(text, most).strip("…")[1:-1].replace("'", "\\'")
+    """As `shown`, without the quotes around it, for text that stands between quotes of ours.
+
+    What was cut ends with "…", which nothing else does: of a caller's it is escaped.
+    """
+    cut = shown(text, most)
+    return cut.removesuffix("…")[1:-1].replace("'", "\\'") + ("…" if cut.endswith("…") else "")
 
 
 def label(text: str) -> str:

@@ -14,6 +14,7 @@ from mountnsd.authority import Action
 from mountnsd.bus import Call
 from mountnsd.callers import Caller
 from mountnsd.named import Namespace
+from mountnsd.ready import Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Request:
 class Answer:
     """What goes back: the arguments, and the descriptors that their handles point at."""
 
-    body: list[Any] = field(default_factory=list)
+    body: list[Any] | Ready = field(default_factory=list)
     fds: list[int] = field(default_factory=list)  # owned
 
 

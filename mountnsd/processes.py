@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who is inside a mount namespace: /proc, read as root.
 
-A process counts where its main thread is, as lsns(8) has it.
-Source: proc_pid_ns(5), pidfd_open(2).
+A process counts where its main thread is, as lsns(8) has it, or where another one is if that has ended.  It keeps a
+namespace alive by any thread: `inside` looks at them all where that matters.
+
+A look takes 10 microseconds a process of the host: it is for a helper thread, where the answer may be a moment old.
+One that cannot be made, because descriptors or memory have run out, is an OSError and never an empty answer.
+Source: proc_pid_ns(5), proc_pid_task(5), pidfd_open(2).
 """
 
 import asyncio
+import errno
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+
+from mountnsd import helper
 
 _PREFIX = "mnt:["
+_LINKS_OF_ONE = 3  # to /proc/PID/task of a process that has one thread: two, and one for each
+# The process is gone, or out of reach: a sandbox may keep even root from looking at some.
+_NOT_TO_BE_SEEN = (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +34,64 @@ class Process:
     command: str  # the comm, at most 15 bytes: what the process calls itself, so not to be trusted
 
 
-def namespace_of(pid: int) -> int | None:
-    """The inode of the mount namespace that process `pid` is in, or None where it is gone."""
+def namespace_of(pid: int, directory: int | None = None) -> int | None:
+    """The inode of the mount namespace that process `pid` is in, or None where it is gone or out of reach.
+
+    Arguments: directory: a descriptor of its /proc/PID, where it must be that very process.
+    Raises: OSError.
+    """
+    inode = _linked(f"{_place(pid, directory)}ns/mnt", directory)
+    # Its main thread may have ended, and others go on.
+    return next(_of_threads(pid, directory), None) if inode is None else inode
+
+
+def _place(pid: int, directory: int | None) -> str:
+    return f"/proc/{pid}/" if directory is None else ""
+
+
+def _linked(path: str, directory: int | None) -> int | None:
+    """The inode that a link in /proc names; None where nothing is to be seen.  Raises OSError."""
     try:
-        link = os.readlink(f"/proc/{pid}/ns/mnt")
-    except OSError:
-        return None
+        link = os.readlink(path, dir_fd=directory)
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_SEEN:
+            return None
+        raise
     return int(link[len(_PREFIX) : -1]) if link.startswith(_PREFIX) else None
+
+
+def _of_threads(pid: int, directory: int | None) -> Iterator[int]:
+    """The inodes of the mount namespaces that the threads of a process are in.  Raises OSError."""
+    place = f"{_place(pid, directory)}task"
+    try:
+        tasks = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            threads = os.listdir(tasks)
+        finally:
+            os.close(tasks)
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_SEEN:
+            return
+        raise
+    for thread in threads:
+        inode = _linked(f"{place}/{thread}/ns/mnt", directory)
+        if inode is not None:
+            yield inode
+
+
+def _is_inside(pid: int, inode: int, threads: bool, directory: int | None = None) -> bool:
+    """Whether a process is in the mount namespace `inode`, or with `threads` any thread of it.  Raises OSError."""
+    if namespace_of(pid, directory) == inode:
+        return True
+    if not threads or pid == os.getpid():  # our helper threads look and mount inside, and end with that
+        return False
+    try:
+        links = os.stat(f"{_place(pid, directory)}task", dir_fd=directory).st_nlink
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_SEEN:
+            return False
+        raise
+    return links > _LINKS_OF_ONE and inode in _of_threads(pid, directory)
 
 
 def namespace_of_living(pid: int) -> int | None:
@@ -56,37 +118,55 @@ def _pids() -> Iterator[int]:
 
 
 def count() -> Counter[int]:
-    """How many processes are in each mount namespace, by inode."""
+    """How many processes are in each mount namespace, by inode.  Raises OSError."""
     return Counter(inode for pid in _pids() if (inode := namespace_of(pid)) is not None)
 
 
-def inside(inode: int) -> list[Process]:
-    """The processes in the mount namespace `inode`, by pid."""
+def inside(inode: int, *, threads: bool = False) -> list[Process]:
+    """The processes in the mount namespace `inode`, by pid.
+
+    Arguments: threads: also those that have any thread there; that costs a look at every thread of the system.
+    Raises: OSError.
+    """
     found = []
     for pid in _pids():
-        if namespace_of(pid) != inode:
-            continue
-        process = _describe(pid)
-        if process is not None:
-            found.append(process)
+        if _is_inside(pid, inode, threads):
+            process = _describe(pid, inode, threads)
+            if process is not None:
+                found.append(process)
     return sorted(found, key=lambda process: process.pid)
 
 
-def _describe(pid: int) -> Process | None:
+def _describe(pid: int, inode: int, threads: bool) -> Process | None:
+    """The process inside that has the pid; None where another has it by now.
+
+    All is read by one directory of /proc, which is of that process: nothing is in it any more when that has ended.
+    Raises: OSError.
+    """
+    directory = -1
     try:
-        uid = os.stat(f"/proc/{pid}").st_uid
-        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
+        directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not _is_inside(pid, inode, threads, directory):
+            return None
+        uid = os.fstat(directory).st_uid
+        with open(os.open("comm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:  # noqa: PTH123
             command = file.read(64).rstrip(b"\n").decode("utf-8", "replace")
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NOT_TO_BE_SEEN:
+            return None
+        raise
+    finally:
+        if directory >= 0:
+            os.close(directory)
     return Process(pid, uid, command)
 
 
 async def end(inode: int, grace: float = 5.0, last: float = 2.0) -> list[int]:
-    """End all processes in the mount namespace `inode`: SIGTERM, and after `grace` seconds SIGKILL.
+    """End all processes with a thread in the mount namespace `inode`: SIGTERM, and after `grace` seconds SIGKILL.
 
     Arguments: grace: seconds between the two; last: seconds to wait after SIGKILL.
     Returns: the pids that were signalled.  Those that could not be ended are still inside.
+    Raises: OSError.
     """
     signalled: dict[int, None] = {}
     start = time.monotonic()
@@ -95,28 +175,30 @@ async def end(inode: int, grace: float = 5.0, last: float = 2.0) -> list[int]:
     while True:
         elapsed = time.monotonic() - start
         kill = elapsed >= grace
-        living = [process.pid for process in inside(inode) if process.pid not in (1, os.getpid())]
+        there = await helper.run(partial(inside, inode, threads=True), lane="processes")
+        living = [process.pid for process in there if process.pid not in (1, os.getpid())]
         if not living or elapsed >= grace + last:
             return list(signalled)
         for pid in living:
-            if kill or pid not in told:
-                _signal(pid, inode, signal.SIGKILL if kill else signal.SIGTERM)
+            if (kill or pid not in told) and _signal(pid, inode, signal.SIGKILL if kill else signal.SIGTERM):
                 told.add(pid)
                 signalled[pid] = None
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _signal(pid: int, inode: int, number: signal.Signals) -> None:
-    """Signal a process that is still the one seen inside."""
+def _signal(pid: int, inode: int, number: signal.Signals) -> bool:
+    """Signal a process that is still the one seen inside.  Returns: whether it was; if not, it can be tried again."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
-        return
+        return False
     try:
-        if namespace_of(pid) == inode:
-            signal.pidfd_send_signal(pidfd, number)
+        if not _is_inside(pid, inode, threads=True):
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+        return True
     except OSError:
-        pass
+        return False
     finally:
         os.close(pidfd)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 
 from mountnsd import names, rootfile
-from mountnsd.named import Key
+from mountnsd.named import Namespace
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,10 @@ _MAX_SIZE = 4096
 class Origin:
     """Whose doing a process in a namespace is.
 
-    Arguments: namespace, inode, id: where it was entered; uid: of the caller; caller: his connection's unique name;
-        bus: the id of the bus that the connection is on, since another bus gives the same names to others;
-        kill_on_disconnect: whether it ends with that connection; told: the caller knows how it ended.
+    Arguments: namespace, inode, id, created_usec: where it was entered; uid: of the caller; caller: his
+        connection's unique name; bus: the id of the bus that the connection is on, since another bus gives the
+        same names to others; kill_on_disconnect: whether it ends with that connection; told: the caller knows
+        how it ended.
     """
 
     namespace: str
@@ -40,14 +41,19 @@ class Origin:
     uid: int
     caller: str
     id: int = 0
+    created_usec: int = 0
     bus: str = ""
     kill_on_disconnect: bool = False
     told: bool = False
 
-    @property
-    def key(self) -> Key:
-        """Which namespace it was, as of Namespace."""
-        return self.namespace, self.inode, self.id
+    def is_in(self, found: Namespace) -> bool:
+        """Whether it is in that namespace: not in an earlier one of the same name, whose inode the kernel reused.
+
+        A kernel may have no id to tell by, and a namespace whose metadata was lost no time.
+        """
+        times = self.created_usec, found.created_usec
+        same = (self.namespace, self.inode, self.id) == (found.name, found.inode, found.id)
+        return same and (times[0] == times[1] or 0 in times)
 
 
 class Records:
@@ -125,12 +131,9 @@ def _decode(text: bytes) -> Origin:
         raise TypeError("no record")
     known = {field.name for field in fields(Origin)}
     origin = Origin(**{key: value[key] for key in value.keys() & known})  # a later version may know more
-    if not all(type(number) is int for number in (origin.inode, origin.id, origin.uid)):
+    if not all(type(number) is int for number in (*_numbers(origin), origin.uid)):
         raise TypeError("a number is none")
-    if (
-        not all(0 <= number < 1 << 64 for number in (origin.inode, origin.id))
-        or not 0 <= origin.uid < 1 << 32
-    ):
+    if not all(0 <= number < 1 << 64 for number in _numbers(origin)) or not 0 <= origin.uid < 1 << 32:
         raise ValueError("a number is out of range")
     if not all(isinstance(word, str) for word in (origin.namespace, origin.caller, origin.bus)):
         raise TypeError("a text is none")
@@ -139,3 +142,7 @@ def _decode(text: bytes) -> Origin:
     if not names.is_valid(origin.namespace) or not origin.caller.startswith(":"):
         raise ValueError("a name is none")
     return origin
+
+
+def _numbers(origin: Origin) -> tuple[int, int, int]:
+    return origin.inode, origin.id, origin.created_usec

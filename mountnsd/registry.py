@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 
 from mountnsd import helper, mountinfo, names, namespace, processes, syscalls
 from mountnsd import mounts as mounts_inside
@@ -29,6 +30,7 @@ from mountnsd.errors import (
     NamespaceStale,
     NoSuchNamespace,
 )
+from mountnsd.events import Event, tell
 from mountnsd.holder import Holder, Pin, close_host
 from mountnsd.metadata import Metadata, MetadataStore
 from mountnsd.mountrequest import MountRequest
@@ -56,9 +58,11 @@ class Registry:
         self.host = holder.host()
         self._metadata = metadata
         self._namespaces: dict[str, Namespace] = {}
+        self._generations = count()
         self._making: Counter[int] = Counter()  # creations under way, by owner
         self._reservations: dict[str, _Reservation] = {}
         self._look_again = False
+        self._recovered = False
         self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._mountinfo, select.POLLPRI | select.POLLERR)
@@ -75,14 +79,20 @@ class Registry:
     def __len__(self) -> int:
         return len(self._namespaces)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is one of that name by what was seen last."""
+        return name in self._namespaces
+
     def get(self, name: str) -> Namespace:
-        """Raises NoSuchNamespace, InvalidArgs."""
-        found = self._namespaces.get(name)
+        """As `find`.  Raises NoSuchNamespace, InvalidArgs."""
+        found = self.find(name)
         if found is None:
             raise NoSuchNamespace(names.check(name))
         return found
 
     def find(self, name: str) -> Namespace | None:
+        """The namespace of that name, looking again first where the mounts have changed."""
+        self.refresh()
         return self._namespaces.get(name)
 
     def all(self) -> list[Namespace]:
@@ -114,7 +124,7 @@ class Registry:
     def _check_current(self, found: Namespace) -> None:
         """Raises NoSuchNamespace unless the name still stands for the namespace that the caller was allowed."""
         now = self._namespaces.get(found.name)
-        if now is None or (now.inode, now.id) != (found.inode, found.id):
+        if now is None or now.key != found.key:
             raise NoSuchNamespace(found.name)
 
     # Making
@@ -170,7 +180,7 @@ class Registry:
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
-                f"unmount what covers it ('umount {self.holder.path}') or restart mountnsd."
+                f"unmount what covers it ('umount {self.holder.path}')."
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
@@ -199,7 +209,7 @@ class Registry:
             inode=inode,
             id=syscalls.mntns_id(fd),
             owner=owner,
-            created_usec=time.time_ns() // 1000,
+            created_usec=max(time.time_ns() // 1000, 0),
             propagation=options.propagation.value,
             description=options.description,
             labels=options.labels,
@@ -234,11 +244,11 @@ class Registry:
         """
         async with self._reserved(found.name):
             self._check_current(found)
-            inside = processes.inside(found.inode)
+            inside = processes.inside(found.inode, threads=True)
             if options.kill:
                 async with self.listener.ending(found):
                     await processes.end(found.inode)
-                    left = processes.inside(found.inode)
+                    left = processes.inside(found.inode, threads=True)
                     if left:
                         raise NamespaceBusy(_busy(found.name, left, "could not be ended"))
                     self._drop(found)
@@ -278,15 +288,22 @@ class Registry:
         for pin in self.holder.survey().pins if unfinished else ():
             prepared = self._metadata.read_prepared(pin.name) if pin.name in unfinished else None
             if prepared is not None and prepared.inode == pin.inode:  # not one that root made by hand
-                log.warning("The creation of namespace %s was cut short: undone", pin.name)
+                tell(
+                    Event.UNDONE,
+                    pin.name,
+                    pin.inode,
+                    "The creation of namespace %s was cut short: undone",
+                    pin.name,
+                )
                 with suppress(MountFailed, NamespaceStale):
                     self.holder.unpin(pin.name, pin.inode)
         for name in unfinished:
             self._metadata.discard(name)
         self.refresh(always=True)
         for name in self._metadata.names() - self._namespaces.keys():
-            log.warning("Namespace %s is gone: its metadata is dropped", name)
+            log.warning("Namespace %s is gone: its metadata is dropped", name, extra={"mountns_name": name})
             self._metadata.remove(name)
+        self._recovered = True
 
     def refresh(self, always: bool = False) -> None:
         """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
@@ -309,7 +326,8 @@ class Registry:
                 self._lose(found)
             elif state is not found.state:
                 self._namespaces[found.name] = changed = replace(found, state=state)
-                log.warning("Namespace %s is %s", found.name, state.value)
+                event = Event.UNCOVERED if state is State.ACTIVE else Event.COVERED
+                tell(event, found.name, found.inode, "Namespace %s is %s", found.name, state.value)
                 self.listener.changed(changed)
         for pin, state in seen.values():
             if pin.name not in self._namespaces:
@@ -320,15 +338,16 @@ class Registry:
                 self.holder.remove_leftover(name)
 
     def _replace_holder(self) -> None:
-        # The old descriptors stay open: a helper thread may be using them.
-        self.holder = Holder.ensure(self.holder.runtime_directory)
-        self.host = self.holder.host()
+        lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
+        lost.close()  # it would keep the namespaces that are pinned there, out of sight
+        # That of /proc stays: a helper thread may be using it.
+        self.host = replace(self.host, device=self.holder.device)
 
     def _lose(self, found: Namespace) -> None:
         if found.name in self._reservations:  # we are at it ourselves
             self._look_again = True
             return
-        log.warning("Namespace %s was unpinned by somebody else", found.name)
+        tell(Event.LOST, found.name, found.inode, "Namespace %s was unpinned by somebody else", found.name)
         self._metadata.remove(found.name)
         self._forget(found)
 
@@ -339,6 +358,8 @@ class Registry:
             return
         found = self._namespace(pin, self._metadata_of(pin, state), state)
         self._namespaces[pin.name] = found
+        if self._recovered:  # at the start, how many there are is said
+            tell(Event.FOUND, found.name, found.inode, "Namespace %s was pinned by somebody else", found.name)
         self.listener.added(found)
 
     def _metadata_of(self, pin: Pin, state: State) -> Metadata:
@@ -368,6 +389,7 @@ class Registry:
             propagation=metadata.propagation,
             description=metadata.description,
             labels=metadata.labels,
+            generation=next(self._generations),
             state=state,
         )
 

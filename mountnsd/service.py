@@ -231,13 +231,6 @@ class Service:
         added = {NAMESPACE: self._standard.namespace_properties(found)}
         self._bus.signal(names.ROOT_PATH, OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", path, added)
         self._count_changed()
-        log.info(
-            "Namespace %s is there: mnt:[%d], owner %d",
-            found.name,
-            found.inode,
-            found.owner,
-            extra={"mountns_name": found.name, "mountns_inode": found.inode},
-        )
 
     def _removed(self, found: Namespace) -> None:
         path = names.to_path(found.name)
@@ -247,12 +240,6 @@ class Service:
         chore = asyncio.ensure_future(self._tell_starter(found.name))
         self._chores.add(chore)
         chore.add_done_callback(self._chores.discard)
-        log.info(
-            "Namespace %s is gone: mnt:[%d]",
-            found.name,
-            found.inode,
-            extra={"mountns_name": found.name, "mountns_inode": found.inode},
-        )
 
     async def _tell_starter(self, name: str) -> None:
         """Nobody waits for it, so nobody else would hear of a fault."""

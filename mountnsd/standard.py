@@ -4,6 +4,7 @@
 Source: D-Bus specification, "Standard Interfaces".
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import mountnsd
 from mountnsd import interface, names
 from mountnsd.authority import Action
-from mountnsd.bus import Variant
+from mountnsd.bus import Variant, marshal
 from mountnsd.errors import Failed, PropertyReadOnly, UnknownInterface, UnknownProperty
 from mountnsd.interface import INTROSPECTABLE, MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES, Interface
 from mountnsd.named import Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.ready import Ready, element
 from mountnsd.registry import Registry
 
 FEATURES = ("declared", "enter", "from", "mounts", "propagation")
+_AT_ONCE = 64  # objects that are marshalled before somebody else has a turn
 _COMMON = (PEER, INTROSPECTABLE, PROPERTIES)
 _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
@@ -49,6 +52,7 @@ class Standard:
     def __init__(self, registry: Registry, interfaces: dict[str, Interface]) -> None:
         self._registry = registry
         self._interfaces = interfaces
+        self._objects: dict[str, tuple[Namespace, bytes]] = {}  # by name: an entry of GetManagedObjects
 
     def entries(self) -> dict[tuple[str, str], Entry]:
         """This part of the dispatch table."""
@@ -127,6 +131,7 @@ class Standard:
 
     def _values(self, request: Request, owner: Interface, only: tuple[str, ...] = ()) -> dict[str, Variant]:
         if owner.name == MANAGER:
+            self._registry.refresh()
             return self.manager_properties(only)
         if owner.name == NAMESPACE and request.namespace is not None:
             return self.namespace_properties(request.namespace, only)
@@ -165,15 +170,31 @@ class Standard:
         raise PropertyReadOnly(f"The property {key} cannot be set.")
 
     def _get_managed_objects(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
-        def objects() -> list[Any]:
-            return [
-                {
-                    names.to_path(found.name): {NAMESPACE: self.namespace_properties(found)}
-                    for found in self._registry.all()
-                }
-            ]
+        """What was marshalled of a namespace is kept: it never changes, another state is another `Namespace`."""
 
-        return Plan(_later(objects))
+        async def run() -> Answer:
+            there = self._registry.all()
+            self._objects = {found.name: kept for found in there if (kept := self._kept(found)) is not None}
+            for number, found in enumerate(there):
+                self._object(found)
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            return Answer(Ready(lambda: map(self._object, self._registry.all())))
+
+        return Plan(run)
+
+    def _kept(self, found: Namespace) -> tuple[Namespace, bytes] | None:
+        kept = self._objects.get(found.name)
+        return kept if kept is not None and kept[0] is found else None
+
+    def _object(self, found: Namespace) -> bytes:
+        """The entry of GetManagedObjects for a namespace."""
+        kept = self._kept(found)
+        if kept is None:
+            entry = {names.to_path(found.name): {NAMESPACE: self.namespace_properties(found)}}
+            kept = found, element(marshal("a{oa{sa{sv}}}", entry))
+            self._objects[found.name] = kept
+        return kept[1]
 
 
 def _answer(body: list[Any]) -> Callable[[], Any]:

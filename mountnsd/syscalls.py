@@ -388,6 +388,14 @@ def drop_from_bounding_set(number: int) -> None:
     _check(_libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), "prctl")
 
 
+def load_unwinder() -> None:
+    """Load what pthread_exit(3) of glibc would load when it is first called, wherever that thread is then.
+
+    Raises: OSError: the library is not there.
+    """
+    ctypes.CDLL("libgcc_s.so.1")
+
+
 def close_range(first: int, last: int) -> None:
     """Close the descriptors from `first` to `last`, both included, without looking at /proc, close_range(2)."""
     _check(_libc.close_range(first, last, 0), "close_range")

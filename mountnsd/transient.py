@@ -102,7 +102,7 @@ class TransientLauncher:
 
     async def end_all(self, namespace: Namespace) -> None:
         """Stop every unit of a namespace, and wait until they are gone, or will not go."""
-        ending = [process for process in self._processes if process.origin.key == namespace.key]
+        ending = [process for process in self._processes if process.origin.is_in(namespace)]
         if ending:
             stopping = [asyncio.ensure_future(process.stop()) for process in ending]
             await asyncio.wait([process.over for process in ending], timeout=2 * _GRACE)

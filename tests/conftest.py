@@ -13,7 +13,7 @@ from _pytest.terminal import TerminalReporter
 from support import leaks
 
 _PREFIX = "mountnsd-test-"
-_LONGEST = 120
+_LONGEST = 120  # seconds, for a test that has no mark of its own
 _PID = os.getpid()
 _skipped: list[str] = []
 
@@ -22,6 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """The clients are forked off while a thread reads the bus's log; they call nothing that takes a lock."""
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
     signal.signal(signal.SIGTERM, _interrupted)
+    # What the tests start is to begin as from a shell, also where they were started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupted(_number: int, _frame: object) -> None:
@@ -32,15 +36,17 @@ def _interrupted(_number: int, _frame: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _too_long(_number: int, _frame: object) -> None:
-    raise TimeoutError(f"the test took longer than {_LONGEST} s")
-
-
 @pytest.fixture(autouse=True)
-def _bounded() -> Iterator[None]:
+def _bounded(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that hangs."""
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(_LONGEST)
+    marked = request.node.get_closest_marker("longest")
+    seconds = int(marked.args[0]) if marked else _LONGEST
+
+    def too_long(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"the test took longer than {seconds} s")
+
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
 

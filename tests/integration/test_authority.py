@@ -116,6 +116,7 @@ ASKS = [
     Ask(PATH, OBJECT_MANAGER, "GetManagedObjects"),
 ]
 AS_ANOTHER = ABOUT_X | {"user": "0", "program": "/bin/true"}
+NEW_PRIVILEGES = {"new_privileges": ("b", True)}
 MORE = [
     Ask(
         PATH,
@@ -137,7 +138,24 @@ MORE = [
         AS_ANOTHER,
     ),
     Ask(PATH, MANAGER, "Enter", ENTER, ("x", TRUE, {}, {"user": ("s", NOBODY)}), "enter", AS_SELF),
-    Ask(PATH, MANAGER, "Enter", ENTER, ("x", TRUE, {}, {"new_privileges": ("b", True)}), "enter-as", AS_SELF),
+    Ask(
+        PATH,
+        MANAGER,
+        "Enter",
+        ENTER,
+        ("x", TRUE, {}, NEW_PRIVILEGES),
+        "enter-as",
+        AS_ANOTHER | {"target": NOBODY, "new_privileges": "yes"},
+    ),
+    Ask(
+        PATH,
+        MANAGER,
+        "Enter",
+        ENTER,
+        ("x", TRUE, {}, NEW_PRIVILEGES | {"user": ("s", str(OTHER))}),
+        "enter-as",
+        AS_ANOTHER | {"target": str(OTHER), "new_privileges": "yes"},
+    ),
     Ask(PATH, MANAGER, "Enter", ENTER, ("x", [], {}, {}), "enter", AS_SELF | {"program": ""}),
     Ask(
         PATH,
@@ -518,6 +536,19 @@ polkit.addRule(function(action, subject) {
 });
 """
 
+# The first knows of no new privileges, the second does.
+RULES_FOR_USERS = """
+polkit.addRule(function(action, subject) {
+    if (action.id == "org.mountnsd1.enter-as" && action.lookup("user") == "%d")
+        return polkit.Result.YES;
+});
+polkit.addRule(function(action, subject) {
+    if (action.id == "org.mountnsd1.enter-as" && action.lookup("new_privileges") == "yes" &&
+        action.lookup("target") == "%s")
+        return polkit.Result.YES;
+});
+"""
+
 
 class TestRealPolkit:
     """The real polkitd, with the actions as they are shipped."""
@@ -552,7 +583,20 @@ class TestRealPolkit:
                 (user, "y", "/usr/bin/id", {}),
                 (user, "x", "/bin/sh", {}),
                 (user, "x", "/usr/bin/id", {"user": ("s", "root")}),
-                (user, "x", "/usr/bin/id", {"new_privileges": ("b", True)}),
+                (user, "x", "/usr/bin/id", NEW_PRIVILEGES),
             ):
                 error = refused(client.manager, "Enter", ENTER, name, [program], {}, options)
                 assert error.name == INTERACTIVE_REQUIRED
+
+    def test_a_rule_for_who_one_may_be_gives_no_more_than_him(
+        self, bus: PrivateBus, directory: Path, user: Client
+    ) -> None:
+        """With new_privileges one may become root: only a rule that allows that, or knows of it, allows it."""
+        other = ("s", str(OTHER))
+        with RealPolkit(bus, directory, RULES_FOR_USERS % (OTHER, NOBODY)):
+            assert run(user, "x", "/usr/bin/id", "-u", user=other).strip() == str(OTHER)
+            assert run(user, "x", "/usr/bin/id", "-u", new_privileges=("b", True)).strip() == NOBODY
+            error = refused(
+                user.manager, "Enter", ENTER, "x", ["/usr/bin/id"], {}, NEW_PRIVILEGES | {"user": other}
+            )
+            assert error.name == INTERACTIVE_REQUIRED

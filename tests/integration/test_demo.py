@@ -2,11 +2,13 @@
 """The walkthrough and the embedded daemon work, can be interrupted at any point, and leave nothing behind."""
 
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,29 @@ def test_interrupted_walkthrough(directory: Path, after: str) -> None:
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     assert "nothing is left behind" in output
+
+
+def _drawn(picture: Path) -> list[str]:
+    """The lines of a picture, without the numbers that differ from run to run."""
+    texts = [text.text or "" for text in ET.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    return [re.sub(r"[0-9]{10}", "N", text) for text in texts]
+
+
+def test_the_picture_in_the_readme_is_what_the_walkthrough_says(directory: Path) -> None:
+    assert "docs/walkthrough.svg" in (TREE / "README.md").read_text()
+    picture = directory / "walkthrough.svg"
+    subprocess.run(
+        [sys.executable, "-m", "demo.picture", str(picture)],
+        cwd=TREE,
+        env={**os.environ, "TMPDIR": str(directory)},
+        timeout=60,
+        check=True,
+    )
+    drawn = _drawn(picture)
+    picture.unlink()
+    assert drawn == _drawn(TREE / "docs" / "walkthrough.svg")
+    assert "# mountnsctl create demo" in drawn
+    assert not [line for line in drawn if line.startswith("✗")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -371,6 +371,46 @@ class TestForeign:
         run("mount", "--bind", runtime / "ns" / "b", runtime / "ns" / "a")
         assert holder.survey().covered == (Pin("a", inode),)
 
+    def test_a_pin_that_was_believed_is_not_opened_again(
+        self, holder: Holder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A look at ten thousand pins is a look at mountinfo; only what is new there is opened."""
+        inodes = {name: pinned(holder, name) for name in ("a", "b")}
+        holder.survey()
+        opened: list[str] = []
+        look = holder._open_witnessed
+
+        def witness(name: str, inode: int) -> int | None:
+            opened.append(name)
+            return look(name, inode)
+
+        monkeypatch.setattr(holder, "_open_witnessed", witness)
+        inodes["c"] = pinned(holder, "c")
+        assert {pin.name: pin.inode for pin in holder.survey().pins} == inodes
+        holder.survey()
+        assert opened == ["c"]
+
+    def test_a_pin_that_was_believed_is_covered_and_replaced(
+        self, holder: Holder, runtime: Path, directory: Path
+    ) -> None:
+        """What is believed by its line of mountinfo stays so no longer than that says so."""
+        first, other = pinned(holder, "a"), pinned(holder, "b")
+        place = runtime / "ns" / "a"
+        assert holder.survey().pins == (Pin("a", first), Pin("b", other))
+        run("mount", "--bind", directory, runtime / "ns")  # over the whole holder: nothing of it is covered
+        assert holder.survey().pins == (Pin("a", first), Pin("b", other))
+        run("umount", runtime / "ns")
+        run("mount", "--bind", runtime / "ns" / "b", place)
+        assert holder.survey().covered == (Pin("a", first),)
+        run("umount", place)
+        assert holder.survey().pins == (Pin("a", first), Pin("b", other))
+        run("umount", place)
+        run("mount", "--bind", runtime / "ns" / "b", place)
+        assert {*holder.survey().pins} == {Pin("a", other), Pin("b", other)}
+        run("umount", place)
+        survey = holder.survey()
+        assert (survey.pins, survey.leftovers) == ((Pin("b", other),), ("a",))
+
     def test_a_fifo_over_a_pin_blocks_nothing(self, holder: Holder, runtime: Path, directory: Path) -> None:
         inode = pinned(holder, "a")
         os.mkfifo(directory / "fifo")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.ground import Ground, attempt, enter, fd_count, forked, host_mounts, resident, run
 
-from mountnsd import mountinfo, mountrequest, syscalls
+from mountnsd import helper, mountinfo, mountrequest, mounts, syscalls
 from mountnsd.errors import InvalidArgs, MountFailed
 from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions
@@ -377,6 +377,35 @@ class TestUnmounting:
             with pytest.raises(MountFailed):
                 world.unmount(world.place / where if where == "link" else f"{world.place}/{where}")
         assert world.changes() == [("added", str(world.place / "in"))]
+
+    def test_nor_is_one_on_the_way(self, world: World) -> None:
+        (world.place / "in" / "sub").mkdir()
+        world.mount("t", world.place / "in" / "sub")
+        (world.place / "link").symlink_to("in")
+        for lazy in (False, True):
+            with pytest.raises(MountFailed, match=f"'{world.place}/link' is a symbolic link") as refusal:
+                world.unmount(world.place / "link" / "sub", lazy)
+            assert refusal.value.errno == errno.ELOOP
+        assert world.changes() == [("added", str(world.place / "in" / "sub"))]
+        world.unmount(f"{world.place}/in/./sub/")
+        assert world.changes() == []
+
+    def test_nor_where_it_came_meanwhile(self, world: World) -> None:
+        """A user puts a link in the place of his directory, before what a declaration mounted there is undone."""
+        home, victim = world.place / "home", world.place / "in"
+        for directory in (home, victim):
+            (directory / "m").mkdir(parents=True)
+        world.mount("victim", victim / "m")
+
+        def requests() -> Iterator[mountrequest.MountRequest]:
+            yield mountrequest.check("his", str(home / "m"), "tmpfs", "")
+            home.rename(world.place / "moved")
+            home.symlink_to(victim)
+            yield mountrequest.check("t", str(world.place / "nowhere"), "tmpfs", "")
+
+        with Path(world.found.path).open("rb") as pin, pytest.raises(MountFailed, match="nowhere"):
+            helper.run_blocking(lambda: mounts.mount_all(pin.fileno(), requests()))
+        assert ("added", str(victim / "m")) in world.changes()
 
     def test_the_root_stays_writable(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """To unmount a root is to make its filesystem read-only; here it is the host's, so it is not tried."""

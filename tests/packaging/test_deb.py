@@ -32,6 +32,7 @@ COMMON = {
     "/usr/sbin",
     "/usr/lib",
     "/usr/lib/systemd",
+    "/usr/lib/systemd/catalog",
     "/usr/lib/systemd/system",
     "/usr/share",
     "/usr/share/dbus-1",
@@ -216,7 +217,8 @@ def test_all_of_the_program_is_in_it(deb: Path) -> None:
     for source in (TREE / "dbus").glob("*.xml"):
         assert f"{library}/interfaces/{source.name}" in contents
     for source in (TREE / "systemd").iterdir():
-        assert f"/usr/lib/systemd/system/{source.name.removesuffix('.in')}" in contents
+        place = "catalog" if source.suffix == ".catalog" else "system"
+        assert f"/usr/lib/systemd/{place}/{source.name.removesuffix('.in')}" in contents
     for source in (TREE / "docs").glob("*.[1-9].md"):
         page = source.name.removesuffix(".md")
         assert f"/usr/share/man/man{page[-1]}/{page}.gz" in contents

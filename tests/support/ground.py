@@ -236,3 +236,15 @@ def attempt(function: Callable[[], object]) -> int:
     except OSError as error:
         return error.errno or -1
     return 0
+
+
+def as_user(uid: int, work: Callable[[], T]) -> T:
+    """Do the work in a child process of that user, in no group but one of his number."""
+
+    def body() -> T:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        return work()
+
+    return forked(body)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -75,12 +76,21 @@ class Manager:
         self.others: set[str] = set()  # names of units that are active and not transient
         self.asked: list[tuple[str, str]] = []
         self.faults = Faults()
+        self._ending = False
+        self._connect(address)
+
+    def _connect(self, address: str) -> None:
         self._connection: DBusConnection = open_dbus_connection(bus=address, enable_fds=True)
         answer = self._connection.send_and_get_reply(message_bus.RequestName(SYSTEMD, 4))
         assert answer.body == (1,), answer
-        self._ending = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    def reconnect(self, address: str) -> None:
+        """Go on, with the units that there are, on a bus that was started anew."""
+        self._thread.join(5)
+        self._connection.close()
+        self._connect(address)
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +116,8 @@ class Manager:
             except OSError:
                 return
             if message.header.message_type is MessageType.method_call:
-                self._answer(message)
+                with suppress(BrokenPipeError):  # the bus is gone, and the next look says so
+                    self._answer(message)
 
     def _answer(self, message: Message) -> None:
         fields = message.header.fields
@@ -130,6 +141,8 @@ class Manager:
             return "o", ("/org/freedesktop/systemd1/job/1",)
         if member == "Get":
             return "v", (self._get(_unescape(path), body[1]),)
+        if not body:  # Subscribe, by dbus-broker's launcher when somebody owns the name
+            raise Refusal("org.freedesktop.DBus.Error.UnknownMethod", f"There is no {member} here.")
         name = body[0]
         if name in self.others:
             if member == "StopUnit":

@@ -23,6 +23,7 @@ _last: Callable[[_Hook], _Hook] = pytest.hookimpl(trylast=True)
 _STORY = (
     "test_install",
     "test_activation",
+    "test_journal",
     "test_authority",
     "test_password",
     "test_enter",
@@ -32,6 +33,8 @@ _STORY = (
     "test_declared",
     "test_dependency",
     "test_service",
+    "test_examples",
+    "test_readme",
     "test_upgrade",
     "test_scores",
     "test_boot",

@@ -21,6 +21,7 @@ from mountnsd.descriptors import Descriptors
 from mountnsd.errors import AccessDenied, Error, InvalidArgs
 from mountnsd.launcher import Launcher
 from mountnsd.plan import Answer, Entry, Plan, Request
+from mountnsd.ready import Ready
 from mountnsd.registry import Registry
 from mountnsd.service import Service
 
@@ -69,14 +70,14 @@ class RecordingBus(Bus):
 
     def __init__(self) -> None:
         super().__init__()
-        self.replies: list[tuple[str, list[Any]]] = []
+        self.replies: list[tuple[str, list[Any] | Ready]] = []
         self.errors: list[tuple[str, str]] = []
 
     async def reply(
         self,
         call: Call,  # noqa: ARG002
         signature: str,
-        body: list[Any],
+        body: list[Any] | Ready,
         fds: list[int] | None = None,
     ) -> None:
         """Keep an answer."""

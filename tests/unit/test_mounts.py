@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a caller may ask to be mounted, and what differs between two tables of mounts."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -71,6 +72,8 @@ class TestCheck:
             ("o", "overlay", "lowerdir=/a:b", "lowerdir of an overlay is an absolute path"),
             ("o", "overlay", "lowerdir=/a,upperdir=/b/../c", "upperdir of an overlay"),
             ("tmpfs", "tmpfs", "a\0b", "option"),
+            ("", "tmpfs", "source=/dev/sda1", "'what'"),
+            ("", "tmpfs", "ro,source", "'what'"),
         ],
     )
     def test_what_is_wrong_is_named(self, what: str, fstype: str, options: str, named: str) -> None:
@@ -87,6 +90,14 @@ class TestCheck:
         request = mountrequest.check("/srv", "/mnt", "tmpfs", option)
         assert (request.mkdir, request.parameters) == (mode, ())
         assert mountrequest.check("/srv", "/mnt", "tmpfs", "").mkdir is None
+
+    @pytest.mark.parametrize("mode", ["0777", "1777", "775", "2", "20"])
+    def test_only_root_has_directories_made_for_others_to_write_to(self, mode: str) -> None:
+        request = mountrequest.check("t", "/mnt", "tmpfs", f"X-mount.mkdir={mode}")
+        with pytest.raises(InvalidArgs, match=f"not mode {int(mode, 8):04o}: leave out 022"):
+            mountrequest.check_for_user(request, f"X-mount.mkdir={mode}")
+        for fine in ("", "X-mount.mkdir", "X-mount.mkdir=0750", "X-mount.mkdir=5755", "mode=1777"):
+            mountrequest.check_for_user(mountrequest.check("t", "/mnt", "tmpfs", fine), fine)
 
     def test_what_is_too_long_for_fsconfig(self) -> None:
         def is_long(what: str, options: str) -> bool:
@@ -143,8 +154,10 @@ class TestCheck:
         asked: list[tuple[str, int]] = []
         monkeypatch.setattr(syscalls, "umount2", lambda target, flags: asked.append((target, flags)))
         monkeypatch.setattr(mounts, "join", lambda _: None)
+        directories: list[str] = []
+        monkeypatch.setattr("os.fchdir", lambda fd: directories.append(os.readlink(f"/proc/self/fd/{fd}")))
         mounts.unmount(-1, where, lazy=False)
-        assert asked == [("/link", syscalls.UMOUNT_NOFOLLOW)]
+        assert (directories, asked) == (["/"], [("link", syscalls.UMOUNT_NOFOLLOW)])
 
 
 class TestChanges:

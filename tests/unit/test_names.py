@@ -5,7 +5,7 @@ import ctypes
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mountnsd import names
@@ -131,3 +131,13 @@ class TestShown:
         assert shown.removesuffix("…").isascii()
         assert shown.isprintable()
         assert len(shown) <= 80 * 10 + 3
+
+    @quick
+    @given(st.one_of(st.text(max_size=300), st.text(min_size=79, max_size=82)))
+    @example("x" * 80)
+    @example("x" * 81)
+    def test_what_is_cut_says_so(self, text: str) -> None:
+        escaped = names.escaped(text)
+        assert escaped.endswith("…") == (len(text) > 80)
+        assert escaped.removesuffix("…").isascii()
+        assert escaped.isprintable()

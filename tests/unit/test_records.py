@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mountnsd.named import Namespace
 from mountnsd.records import Origin, Records
 
-ORIGIN = Origin("build", 4026532187, 1000, ":1.42", 77, "0123abc", True)
+ORIGIN = Origin("build", 4026532187, 1000, ":1.42", 77, 1_700_000_000_000_000, "0123abc", True)
 
 
 @pytest.fixture
@@ -42,6 +43,27 @@ def test_that_the_caller_was_told_is_kept(records: Records) -> None:
     number = records.write(ORIGIN)
     records.mark_told(number, ORIGIN)
     assert records.all() == {number: replace(ORIGIN, told=True)}
+
+
+def test_which_namespace_it_is_in() -> None:
+    """An earlier one may have had the name and the inode, on a kernel without ids."""
+    found = Namespace(
+        name=ORIGIN.namespace,
+        path="/run/mountnsd/ns/build",
+        inode=ORIGIN.inode,
+        id=ORIGIN.id,
+        owner=0,
+        created_usec=ORIGIN.created_usec,
+        propagation="slave",
+        description="",
+        labels={},
+        generation=0,
+    )
+    assert ORIGIN.is_in(found)
+    assert ORIGIN.is_in(replace(found, created_usec=0)), "its metadata was lost"
+    later = found.created_usec + 1
+    for other in ({"name": "b"}, {"inode": 1}, {"id": 1}, {"created_usec": later}):
+        assert not ORIGIN.is_in(replace(found, **other)), other
 
 
 def test_what_a_later_version_knows_is_passed_over(records: Records, tmp_path: Path) -> None:
@@ -83,6 +105,7 @@ def test_nobody_else_can_look(records: Records, tmp_path: Path) -> None:
         {"bus": None},
         {"kill_on_disconnect": 1},
         {"id": -1},
+        {"created_usec": "now"},
         {"told": "yes"},
     ],
 )
