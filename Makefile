@@ -47,7 +47,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration load packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration fuzz load packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -126,6 +126,12 @@ test-packaging: tools ## run the tests of the packages alone
 .PHONY: test-system
 test-system: tools ## run the tests on booted Debian systems alone
 	@$(PYTEST) tests/system
+
+# Another seed each time, unless SEED= says which; the tests in 'make test' take 1.
+.PHONY: fuzz
+fuzz: tools ## run the fuzzers and storms, and write docs/hostile-callers.md (SEED=, FRAMES=)
+	@MOUNTNSD_FUZZ_SEED=$(or $(SEED),$$(date +%s)) MOUNTNSD_FUZZ_FRAMES=$(FRAMES) \
+		MOUNTNSD_FUZZ_REPORT=docs/hostile-callers.md $(PYTEST) tests/fuzz
 
 .PHONY: lint
 lint: tools ## run the linters

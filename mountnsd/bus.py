@@ -22,7 +22,7 @@ from dbus_next._private.marshaller import Marshaller
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.signature import SignatureTree
 
-from mountnsd import errors, frames, stream
+from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
 from mountnsd.ready import Ready, fill
@@ -309,17 +309,34 @@ class Bus:
             stream.close_all(fds or [])
             raise
         empty = [{}] if isinstance(body, Ready) else body
-        message = _answer(MessageType.METHOD_RETURN, call, signature, empty, unix_fds=fds or [])
-        failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
-        instead = self._error(call, failed) if fds else None
-        return self._send(message, fds, instead, MAX_ANSWER, body) or self._send(
-            self._error(call, errors.LimitsExceeded("The answer is too large; ask for less at once."))
+        message = Message(
+            message_type=MessageType.METHOD_RETURN,
+            flags=MessageFlag.NO_REPLY_EXPECTED,
+            destination=call.sender,
+            reply_serial=call.frame.serial,
+            signature=signature,
+            body=empty,
+            unix_fds=fds or [],
         )
+        failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
+        instead = self._error(call, failed) if fds else b""
+        size = self._send(message, fds, instead, MAX_ANSWER, body)
+        if not size:
+            refused = self._error(
+                call, errors.LimitsExceeded("The answer is too large; ask for less at once.")
+            )
+            self._stream.send(refused)
+            size = len(refused)
+        return size
 
     def error(self, call: Call, error: errors.Error) -> None:
         """Answer a call with an error."""
         if not call.frame.flags & frames.NO_REPLY_EXPECTED:
-            self._send(self._error(call, error))
+            self._stream.send(self._error(call, error))
+
+    def _error(self, call: Call, error: errors.Error) -> bytes:
+        serial = self._next_serial()
+        return refusal.marshal(serial, call.frame.serial, call.sender, error.dbus_name, error.message)
 
     def signal(
         self,
@@ -344,9 +361,6 @@ class Bus:
             )
         )
 
-    def _error(self, call: Call, error: errors.Error) -> Message:
-        return _answer(MessageType.ERROR, call, "s", [error.message], error_name=error.dbus_name)
-
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> None:
@@ -367,7 +381,7 @@ class Bus:
         self,
         message: Message,
         fds: list[int] | None = None,
-        instead: Message | None = None,
+        instead: bytes = b"",
         most: int = 0,
         body: list[Any] | Ready | None = None,
     ) -> int:
@@ -379,14 +393,10 @@ class Bus:
             if most and len(data) > most:
                 stream.close_all(fds or [])
                 return False
-            spare = b""
-            if instead is not None:
-                instead.serial = self._next_serial()
-                spare = bytes(instead._marshall())
         except BaseException:
             stream.close_all(fds or [])
             raise
-        self._stream.send(data, fds, spare)
+        self._stream.send(data, fds, instead)
         return len(data)
 
     def _next_serial(self) -> int:
@@ -427,18 +437,6 @@ class Bus:
             if not reply.done():
                 reply.set_exception(Disconnected(reason))
         self._pending.clear()
-
-
-def _answer(kind: MessageType, call: Call, signature: str, body: list[Any], **more: Any) -> Message:
-    return Message(
-        message_type=kind,
-        flags=MessageFlag.NO_REPLY_EXPECTED,
-        destination=call.sender,
-        reply_serial=call.frame.serial,
-        signature=signature,
-        body=body,
-        **more,
-    )
 
 
 def _result(frame: Frame) -> list[Any]:

@@ -43,6 +43,14 @@ class Callers:
         self._bus = bus
         self._known: OrderedDict[str, asyncio.Future[Caller]] = OrderedDict()
 
+    def known(self, sender: str) -> Caller | None:
+        """The caller behind a unique name, if the bus was asked before and could tell."""
+        known = self._known.get(sender)
+        if known is None or not known.done() or known.cancelled() or known.exception() is not None:
+            return None
+        self._known.move_to_end(sender)
+        return known.result()
+
     async def identify(self, sender: str) -> Caller:
         """The caller behind a unique name.
 

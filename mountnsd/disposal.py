@@ -2,8 +2,10 @@
 """Closing descriptors that somebody else sent, where it can hold up nobody.
 
 close(2) of a file on FUSE asks the file's server, which may never answer; that
-of a socket may linger.  So it is done in threads that end with their work.  A
-number is free as soon as its close(2) begins, however long that takes.
+of a socket may linger.  So it is done in threads that end with their work: one
+as long as it gets on, for a thread costs more than most closings, and more
+when it hangs.  A number is free as soon as its close(2) begins, however long
+that takes.
 
 Out of scope: our own descriptors, which are closed where they are used.
 Sources: close(2), socket(7) (SO_LINGER), the kernel's fs/fuse/file.c (fuse_flush).
@@ -12,20 +14,33 @@ Sources: close(2), socket(7) (SO_LINGER), the kernel's fs/fuse/file.c (fuse_flus
 import asyncio
 import os
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 MOST_THREADS = 256  # so many closings can hang before the next ones wait
+_PATIENCE = 0.01  # seconds without a closing that has ended, after which those at work are taken to hang
 
 _waiting: deque[int] = deque()
-_lock = threading.Lock()
+_lock = threading.Lock()  # guards all of these
 _threads = 0
+_relieving = False
+_closed = 0
 
 
 def dispose(fds: list[int]) -> None:
     """Close descriptors soon.  They are ours no more."""
-    _waiting.extend(fds)
-    _start_thread()
+    global _relieving  # noqa: PLW0603
+    with _lock:
+        _waiting.extend(fds)
+        idle = not _threads
+        relief = not _relieving and (len(_waiting) > 1 or not idle)
+        _relieving = _relieving or relief
+    if idle:
+        _start_threads(1)
+    if relief and not _start(_relieve):
+        _relieving = False
 
 
 async def begun(patience: float = 0.1) -> bool:
@@ -36,34 +51,55 @@ async def begun(patience: float = 0.1) -> bool:
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
     while _waiting and loop.time() < end:
-        _start_thread()
+        _start_threads(1)
         await asyncio.sleep(0.0005)
     return not _waiting
 
 
-def _start_thread() -> None:
-    global _threads  # noqa: PLW0603 - guarded by the lock
+def _start_threads(count: int) -> None:
+    """Start so many more, as far as there may be and there is work for them."""
+    global _threads  # noqa: PLW0603
     with _lock:
-        if not _waiting or _threads >= MOST_THREADS:
-            return
-        _threads += 1
+        count = min(count, MOST_THREADS - _threads, len(_waiting))
+        _threads += max(count, 0)
+    for _ in range(count):
+        if not _start(_work):
+            with _lock:
+                _threads -= 1
+
+
+def _start(work: Callable[[], None]) -> bool:
     try:
-        threading.Thread(target=_work, name="mountnsd-disposal", daemon=True).start()
+        threading.Thread(target=work, name="mountnsd-disposal", daemon=True).start()
     except RuntimeError:  # no thread can be had: the next one to be started does it
-        with _lock:
-            _threads -= 1
+        return False
+    return True
 
 
 def _work() -> None:
-    """Close what waits; before each that could hang, see that somebody else can go on with the rest."""
-    global _threads  # noqa: PLW0603 - guarded by the lock
+    """Close what waits, one after the other."""
+    global _threads, _closed  # noqa: PLW0603
     while True:
-        try:
+        with _lock:
+            if not _waiting:
+                _threads -= 1
+                return
             fd = _waiting.popleft()
-        except IndexError:
-            break
-        _start_thread()
         with suppress(OSError):
             os.close(fd)
-    with _lock:
-        _threads -= 1
+        with _lock:
+            _closed += 1
+
+
+def _relieve() -> None:
+    """While anything waits, see that it goes on: when all who are at work hang, send as many again."""
+    global _relieving  # noqa: PLW0603
+    while True:
+        with _lock:
+            if not _waiting:
+                _relieving = False
+                return
+            seen, more = _closed, max(_threads, 1)
+        time.sleep(_PATIENCE)
+        if _closed == seen:
+            _start_threads(more)

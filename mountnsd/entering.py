@@ -28,6 +28,7 @@ from mountnsd.program import Passed
 from mountnsd.records import Origin
 from mountnsd.registry import Registry
 from mountnsd.running import Running, Starter
+from mountnsd.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,14 @@ _PATIENCE = 60.0  # seconds that a process may be on its way: execve(2) of a fil
 class Entering:
     """The method Enter and the processes that it started."""
 
-    def __init__(self, bus: Bus, registry: Registry, methods: Methods, starter: Starter) -> None:
+    def __init__(
+        self, bus: Bus, registry: Registry, methods: Methods, starter: Starter, turns: Turns
+    ) -> None:
         self._bus = bus
         self._registry = registry
         self._methods = methods
         self._starter = starter
+        self._turns = turns
         self._started: Counter[int] = Counter()  # by the caller's uid
         self._on_their_way: defaultdict[Key, set[asyncio.Task[Running]]] = defaultdict(set)
         self._ending: Counter[Key] = Counter()
@@ -196,7 +200,9 @@ class Entering:
         """
         if found.key in self._ending:
             raise NamespaceBusy(f"Namespace '{found.name}' is just being cleared; nobody can enter it.")
-        launching: asyncio.Task[Running] = asyncio.ensure_future(self._starter.launch(request, origin))
+        # A task of its own, which is not a step of its caller: it takes its own turns, for it forks.
+        launch = self._turns.run(origin.uid, self._starter.launch(request, origin))
+        launching: asyncio.Task[Running] = asyncio.ensure_future(launch)
         self._on_their_way[found.key].add(launching)
         try:
             await asyncio.wait(

@@ -169,6 +169,8 @@ class Framer:
             self._skip = body_length
         try:
             fields = parse_fields(header, order)
+            if not serial:
+                raise MalformedMessage("the serial is 0, to which nobody could answer")
         except MalformedMessage:
             self._discard_batch(start, end)
             raise

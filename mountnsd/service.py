@@ -38,6 +38,7 @@ from mountnsd.quota import Quota
 from mountnsd.registry import Registry
 from mountnsd.running import Starter
 from mountnsd.standard import Standard
+from mountnsd.turns import Turns
 from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER, Unread
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class Service:
         self._standard = Standard(registry, self._interfaces)
         methods = Methods(registry, directories)
         self._starter = starter
-        self.entering = Entering(bus, registry, methods, starter)
+        self._turns = Turns()
+        self.entering = Entering(bus, registry, methods, starter, self._turns)
         self._table: dict[tuple[str, str], Entry] = {
             **self._standard.entries(),
             **methods.entries(),
@@ -109,7 +111,15 @@ class Service:
 
     def _begin(self, call: Call) -> None:
         self.last_call = asyncio.get_running_loop().time()
-        task = asyncio.ensure_future(self._serve(call))
+        caller = self._callers.known(call.sender)
+        if caller is not None:
+            try:
+                self._quota.open(caller.uid, len(call.fds))
+            except LimitsExceeded as error:  # at once, and for little: he may have sent thousands
+                call.fds.close()
+                self._bus.error(call, error)
+                return
+        task = asyncio.ensure_future(self._serve(call, caller))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -117,16 +127,18 @@ class Service:
         call.fds.close()
         self._bus.error(call, Failed("mountnsd is stopping; call again."))
 
-    async def _serve(self, call: Call) -> None:
-        """Answer one call, whatever happens, and close what came with it."""
+    async def _serve(self, call: Call, counted: Caller | None) -> None:
+        """Answer one call, whatever happens, and close what came with it.
+
+        Arguments: counted: who calls; None where that is not known yet, and so he was not counted.
+        """
+        descriptors = len(call.fds)  # of which the process that they are for takes some out
         try:
-            caller = await self._callers.identify(call.sender)
-            descriptors = len(call.fds)
-            self._quota.open(caller.uid, descriptors)
-            try:
-                await self._answer(call, caller)
-            finally:
-                self._quota.close(caller.uid, descriptors)
+            if counted is None:
+                caller = await self._callers.identify(call.sender)
+                self._quota.open(caller.uid, descriptors)
+                counted = caller
+            await self._turns.run(counted.uid, self._answer(call, counted))
         except Error as error:
             self._bus.error(call, error)
         except (CallerVanished, Disconnected):
@@ -139,16 +151,11 @@ class Service:
             self._bus.error(call, _fault(error))
         finally:
             call.fds.close()
+            if counted is not None:
+                self._quota.close(counted.uid, descriptors)
 
     async def _answer(self, call: Call, caller: Caller) -> None:
-        answer, signature = await self._perform(call, caller)
-        call.frame.forget()  # the answer may have to wait
-        call.body.clear()
-        size = await self._bus.reply(call, signature, answer.body, answer.fds)
-        self._unread_bytes.add(caller.uid, caller.name, size)
-
-    async def _perform(self, call: Call, caller: Caller) -> tuple[Answer, str]:
-        """What a call gets, and the signature of it."""
+        """Find what a call is to, have it allowed, and answer it with what it gets."""
         found = self._object(call)
         name = self._interface(call, found)
         entry = self._table.get((name, call.member))
@@ -164,7 +171,10 @@ class Service:
         if not isinstance(plan, Plan):
             plan = await plan
         answer = await self._allowed(entry, plan, call, caller, gives_descriptor="h" in method.gives)
-        return answer, method.gives
+        call.frame.forget()  # the answer may have to wait
+        call.body.clear()
+        size = await self._bus.reply(call, method.gives, answer.body, answer.fds)
+        self._unread_bytes.add(caller.uid, caller.name, size)
 
     async def _allowed(
         self, entry: Entry, plan: Plan, call: Call, caller: Caller, gives_descriptor: bool = False

@@ -18,6 +18,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from urllib.parse import unquote
 
 from mountnsd import disposal
@@ -31,6 +32,7 @@ _CONNECT_TIMEOUT = 15.0  # seconds, for all of connecting and authenticating
 _READ_SIZE = 64 * 1024  # not above frames.MAX_MESSAGE: see Framer.feed
 _QUEUE_HIGH = 4 << 20  # bytes waiting to be written above which nobody may add to them ...
 _QUEUE_LOW = 1 << 20  # ... until there are fewer than this
+_AT_ONCE = 64  # messages that are written by one system call: one who is refused a lot costs little
 
 
 class ConnectError(Exception):
@@ -42,7 +44,6 @@ class _Outgoing:
     data: memoryview
     fds: list[int]  # owned; sent with the first byte
     instead: bytes  # sent where the descriptors cannot be
-    begun: bool = False
 
 
 class Stream:
@@ -61,6 +62,7 @@ class Stream:
         self._room = asyncio.Event()
         self._room.set()
         self._writing = False
+        self._soon: asyncio.Handle | None = None
         self._ended = False
         self._loop = asyncio.get_running_loop()
 
@@ -107,8 +109,8 @@ class Stream:
         self._queued += len(data)
         if self._queued > _QUEUE_HIGH:
             self._room.clear()
-        if not self._writing:
-            self._writable()
+        if not self._writing and self._soon is None:
+            self._soon = self._loop.call_soon(self._writable)  # together with what else is sent until then
 
     def _readable(self) -> None:
         try:
@@ -139,9 +141,15 @@ class Stream:
             frame.fds.close()
 
     def _writable(self) -> None:
+        self._soon = None
+        if self._ended:
+            return
         try:
             while self._queue:
-                self._write(self._queue[0])
+                if self._queue[0].fds:
+                    self._write(self._queue[0])
+                else:
+                    self._write_many()
         except (BlockingIOError, InterruptedError):
             if not self._writing:
                 self._writing = True
@@ -158,27 +166,37 @@ class Stream:
             self._loop.remove_writer(self._sock.fileno())
 
     def _write(self, message: _Outgoing) -> None:
-        """Write what the socket takes of the first message.  Raises BlockingIOError, OSError."""
+        """Write the first message, as far as the socket takes it, with its descriptors.  Raises OSError."""
+        rights = array.array("i", message.fds).tobytes()
         try:
-            if message.fds and not message.begun:
-                rights = array.array("i", message.fds).tobytes()
-                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                sent = self._sock.sendmsg([message.data], ancillary, socket.MSG_NOSIGNAL)
-            else:
-                sent = self._sock.send(message.data, socket.MSG_NOSIGNAL)
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            sent = self._sock.sendmsg([message.data], ancillary, socket.MSG_NOSIGNAL)
         except OSError as error:
-            if message.begun or error.errno not in (errno.EBADF, errno.ETOOMANYREFS, errno.EINVAL):
+            if error.errno not in (errno.EBADF, errno.ETOOMANYREFS, errno.EINVAL):
                 raise
             log.warning("A descriptor could not be sent: %s", error.strerror)
             self._replace(message)
             return
-        message.begun = True
         close_all(message.fds)
         message.fds = []
-        self._queued -= sent
-        message.data = message.data[sent:]
-        if not message.data:
-            self._queue.popleft()
+        self._written(sent)
+
+    def _write_many(self) -> None:
+        """Write what the socket takes of the messages before the next one with descriptors.  Raises OSError."""
+        plain = takewhile(lambda message: not message.fds, self._queue)
+        data = [message.data for message in islice(plain, _AT_ONCE)]
+        self._written(self._sock.sendmsg(data, [], socket.MSG_NOSIGNAL))
+
+    def _written(self, count: int) -> None:
+        """So many bytes of the queue are gone."""
+        self._queued -= count
+        while count:
+            message = self._queue[0]
+            part = min(count, len(message.data))
+            message.data = message.data[part:]
+            count -= part
+            if not message.data:
+                self._queue.popleft()
 
     def _replace(self, message: _Outgoing) -> None:
         """Send the stand-in of a message whose descriptors the kernel did not take."""

@@ -59,6 +59,30 @@ def _connect(path: str, claimed_uid: int, negotiate_fds: bool) -> socket.socket:
     return sock
 
 
+def socket_of(address: str) -> str:
+    """The path of a bus's socket.  Raises: ValueError for an address of another kind."""
+    scheme, _, path = address.partition(",")[0].partition("=")
+    if scheme != "unix:path":
+        raise ValueError(f"not an address that the tests understand: {address}")
+    return path
+
+
+class Ourselves:
+    """In place of a `Peer`: a connection of this very process, authenticated as the user that it is.
+
+    Arguments: address: `unix:path=...`.  Raises: ConnectionError, OSError.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.pid = os.getpid()
+        self.sock = _connect(socket_of(address), os.geteuid(), True)
+        self.sock.settimeout(None)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.sock.close()
+
+
 class Peer:
     """A process of some user with one authenticated connection to a bus.
 
@@ -80,9 +104,7 @@ class Peer:
         prepare: Callable[[], None] | None = None,
         negotiate_fds: bool = True,
     ) -> None:
-        scheme, _, path = address.partition(",")[0].partition("=")
-        if scheme != "unix:path":
-            raise ValueError(f"not an address that the tests understand: {address}")
+        path = socket_of(address)
         own_gid, own_groups = groups_of(uid)
         gid = own_gid if gid is None else gid
         groups = own_groups if groups is None else groups

@@ -18,7 +18,7 @@ from typing import Any, Self
 from jeepney.low_level import Endianness, parse_signature
 
 from .client import BUS_NAME, BUS_PATH, NAME, TIMEOUT
-from .identity import Peer
+from .identity import Ourselves, Peer
 
 METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
 PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL = 1, 2, 3, 4, 5
@@ -145,13 +145,22 @@ def call_fields(
 class RawConnection:
     """An authenticated connection that has said Hello.
 
-    Arguments: address, uid: see `identity.Peer`; hello: whether to say it.
+    Arguments: address, uid: see `identity.Peer`; hello: whether to say it; peer: whose connection it is, instead of
+        that of a new process.
 
     Attributes: unique_name; pid: the process that the bus sees.
     """
 
-    def __init__(self, address: str, uid: int = 0, *, hello: bool = True, negotiate_fds: bool = True) -> None:
-        self._peer = Peer(address, uid, negotiate_fds=negotiate_fds)
+    def __init__(
+        self,
+        address: str,
+        uid: int = 0,
+        *,
+        hello: bool = True,
+        negotiate_fds: bool = True,
+        peer: Peer | Ourselves | None = None,
+    ) -> None:
+        self._peer = Peer(address, uid, negotiate_fds=negotiate_fds) if peer is None else peer
         self.pid = self._peer.pid
         self.sock = self._peer.sock
         self.unique_name = ""

@@ -152,7 +152,8 @@ class World:
         fields: dict[int, str | int] = {frames.PATH: path, frames.MEMBER: member, frames.SENDER: ":1.1"}
         fields |= {frames.INTERFACE: name} if name else {}
         fields |= {frames.SIGNATURE: signature} if signature else {}
-        await self.service._serve(Call(frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, body)))
+        frame = frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, body)
+        await self.service._serve(Call(frame), None)
 
 
 Story = Callable[[World], Coroutine[Any, Any, None]]

@@ -347,6 +347,11 @@ class TestMalformed:
         seen = [(frame.text(frames.MEMBER), len(fds)) for frame, fds in found]
         assert seen == [("Before", 1), ("After", 1), ("Last", 2)]
 
+    @pytest.mark.parametrize("with_fds", [0, 2])
+    def test_a_serial_of_zero_is_no_message(self, with_fds: int) -> None:
+        found = feed([Sent(call().fields, serial=0, n_fds=with_fds), call("After", n_fds=1)], set())
+        assert [(frame.text(frames.MEMBER), len(fds)) for frame, fds in found] == [("After", 1)]
+
     @settings(max_examples=200, deadline=None)
     @given(st.lists(st.binary(max_size=200), max_size=6))
     def test_garbage(self, chunks: list[bytes]) -> None:

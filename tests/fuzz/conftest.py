@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The world of the storms: a bus of either kind, the daemon, and who is not to be disturbed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from _pytest.terminal import TerminalReporter
+from support import leaks
+from support.buses import KINDS, PrivateBus
+from support.client import Client
+from support.daemon import Daemon
+from support.weather import FRAMES, OTHER_UID, SEED, Report
+
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+_wrapper: Callable[[_Hook], _Hook] = pytest.hookimpl(hookwrapper=True)
+_report = Report()
+# As many descriptors as a message can carry: a bus lets fewer through by default.
+_LIMITS = """\
+<busconfig>
+  <limit name="max_message_unix_fds">253</limit>
+  <limit name="max_incoming_unix_fds">4096</limit>
+  <limit name="max_outgoing_unix_fds">4096</limit>
+</busconfig>
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root() -> None:
+    """The tests mount, and change users."""
+    if os.geteuid() != 0:
+        pytest.exit("the fuzzers make mount namespaces: run them as root", returncode=1)
+
+
+@_wrapper
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show what the daemon and the bus said in a test that failed."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    for name in ("daemon", "bus"):
+        part: Any = getattr(item, "funcargs", {}).get(name)
+        if report.failed and hasattr(part, "log"):
+            report.sections.append((f"log of {name}", part.log()[-20_000:]))
+
+
+def pytest_report_header() -> str:
+    """Say how to have the same frames again."""
+    return f"fuzz: SEED={SEED} FRAMES={FRAMES}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table, where `make fuzz` wants one and all has passed."""
+    where = os.environ.get("MOUNTNSD_FUZZ_REPORT")
+    if where and _report.rows and session.exitstatus == pytest.ExitCode.OK:
+        Path(where).write_text(_report.document(SEED))
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Print the figures."""
+    if _report.lines:
+        terminalreporter.section("figures")
+        for line in _report.lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def report() -> Report:
+    """Where the figures go."""
+    return _report
+
+
+@pytest.fixture
+def directory(base: Path) -> Iterator[Path]:
+    """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
+    path = Path(tempfile.mkdtemp(dir=base))
+    path.chmod(0o755)
+    yield path
+    left = leaks.mounts_below(path)
+    for mount in left[::-1]:
+        leaks.detach(mount)
+    shutil.rmtree(path)
+    assert not left, f"the test left mounts: {left}"
+
+
+@pytest.fixture(params=KINDS)
+def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]:
+    """A private bus with the shipped policy: each test runs on both kinds."""
+    place = directory / "bus"
+    place.mkdir()
+    limits = place / "limits.conf"
+    limits.write_text(_LIMITS)
+    with PrivateBus(request.param, place, [limits]) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(bus: PrivateBus, directory: Path) -> Iterator[Daemon]:
+    """A running mountnsd."""
+    place = directory / "daemon"
+    place.mkdir()
+    with Daemon(bus, place) as running:
+        yield running
+
+
+@pytest.fixture
+def root(bus: PrivateBus) -> Iterator[Client]:
+    """A client of root."""
+    with Client(bus.address) as client:
+        yield client
+
+
+@pytest.fixture
+def other(bus: PrivateBus) -> Iterator[Client]:
+    """A client of the user who is not to be disturbed."""
+    with Client(bus.address, OTHER_UID) as client:
+        yield client

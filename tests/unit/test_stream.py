@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is sent arrives whole and in order, however little the socket takes at once."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mountnsd.stream import Stream
+
+MESSAGES = st.lists(st.tuples(st.sampled_from([1, 7, 300, 9_000, 70_000]), st.integers(0, 2)), max_size=150)
+
+
+async def sent(messages: Sequence[tuple[bytes, int]], reads: int) -> tuple[bytes, int, int]:
+    """Send messages, each with so many descriptors.
+
+    Arguments: reads: how much is read at once.
+    Returns: the bytes and the number of descriptors that arrived, and how many calls of sendmsg(2) they took.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    theirs.setblocking(False)
+    ended: list[str] = []
+    stream = Stream(ours, lambda frame: frame.fds.close(), ended.append)
+    stream.start()
+    calls = 0
+    written = stream._written
+
+    def counted(count: int) -> None:
+        nonlocal calls
+        calls += 1
+        written(count)
+
+    stream._written = counted  # type: ignore[method-assign]
+    for data, fds in messages:
+        stream.send(data, [os.open("/dev/null", os.O_RDONLY) for _ in range(fds)])
+    found, descriptors = b"", 0
+    wanted = sum(len(data) for data, _ in messages)
+    while len(found) < wanted and not ended:
+        await asyncio.sleep(0)
+        try:
+            data, fds_in, _, _ = socket.recv_fds(theirs, reads, 253)
+        except BlockingIOError:
+            continue
+        found += data
+        descriptors += len(fds_in)
+        for fd in fds_in:
+            os.close(fd)
+    assert not ended
+    assert stream._queued == 0
+    stream.close()
+    theirs.close()
+    return found, descriptors, calls
+
+
+@settings(max_examples=40, deadline=None)
+@given(MESSAGES, st.sampled_from([999, 1 << 16]))
+def test_in_order_and_whole(shapes: list[tuple[int, int]], reads: int) -> None:
+    messages = [(bytes([number % 251]) * size, fds) for number, (size, fds) in enumerate(shapes)]
+    before = len(os.listdir("/proc/self/fd"))
+    found, descriptors, _ = asyncio.run(sent(messages, reads))
+    assert found == b"".join(data for data, _ in messages)
+    assert descriptors == sum(fds for _, fds in messages)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("count", [1, 64, 256])
+def test_many_small_ones_are_few_system_calls(count: int) -> None:
+    found, _, calls = asyncio.run(sent([(b"x" * 8, 0)] * count, 1 << 16))
+    assert len(found) == 8 * count
+    assert calls <= -(-count // 64) + 1
