@@ -11,6 +11,8 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from weakref import WeakValueDictionary
 
 from mountnsd import helper, identity, names, options, program, waiting
 from mountnsd.authority import Action
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 MAX_PER_USER = (
     256  # processes that one user but root may have started by Enter and of which something is left
 )
+# Of one user but root, looks into the user database at a time: one that waits for a server holds a thread.
+MAX_LOOKUPS_PER_USER = 2
 _PATIENCE = 60.0  # seconds that a process may be on its way: execve(2) of a file on FUSE or NFS may hang
 
 
@@ -49,6 +53,7 @@ class Entering:
         self._methods = methods
         self._starter = starter
         self._turns = turns
+        self._lookups: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()  # by uid
         self._started: Counter[int] = Counter()  # by the caller's uid
         self._on_their_way: defaultdict[Key, set[asyncio.Task[Running]]] = defaultdict(set)
         self._ending: Counter[Key] = Counter()
@@ -105,7 +110,7 @@ class Entering:
         program.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, tty=chosen.tty)
         caller = request.caller
         self._check_quota(caller)
-        who = await helper.run(lambda: _identify(caller, chosen.user), lane="users")
+        who = await self._identify(caller, chosen.user)
         action = Action.ENTER if who.uid == caller.uid and not chosen.new_privileges else Action.ENTER_AS
 
         async def run() -> Answer:
@@ -118,6 +123,15 @@ class Entering:
         if chosen.new_privileges:  # what is inside may make him root: a rule for who he is to be must not do
             details |= {"user": "0", "target": str(who.uid), "new_privileges": "yes"}
         return Plan(run, details, action)
+
+    async def _identify(self, caller: Caller, user: str | None) -> Identity:
+        """Who the process is to be.  Raises NoSuchUser, AccessDenied."""
+        work = partial(_identify, caller, user)
+        if caller.uid == 0:
+            return await helper.run(work, lane="users")
+        slots = self._lookups.setdefault(caller.uid, asyncio.Semaphore(MAX_LOOKUPS_PER_USER))
+        async with slots:
+            return await helper.run(work, lane="users")
 
     async def _start(
         self,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mountnsd import interface, names
+from mountnsd import frames, interface, names
 from mountnsd.authority import Authority, CallerVanished
 from mountnsd.bus import Bus, Call, CallError, Disconnected
 from mountnsd.callers import Caller, Callers
@@ -44,6 +44,8 @@ from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER, Unread
 log = logging.getLogger(__name__)
 
 BUS_NAME = "org.mountnsd1"
+# Methods that do something.  The others only answer, and who wants no answer wants nothing.
+ACTING = frozenset({"Create", "Destroy", "Enter", "Mount", "Unmount"})
 _COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
 
 
@@ -111,6 +113,9 @@ class Service:
 
     def _begin(self, call: Call) -> None:
         self.last_call = asyncio.get_running_loop().time()
+        if call.frame.flags & frames.NO_REPLY_EXPECTED and call.member not in ACTING:
+            call.fds.close()
+            return
         caller = self._callers.known(call.sender)
         if caller is not None:
             try:

@@ -2,8 +2,10 @@
 """The pager, chosen and set up as systemd's tools do.
 
 $SYSTEMD_PAGER, else $PAGER, else less(1) or more(1); empty or `cat` is none.  less gets $SYSTEMD_LESS, by default
-FRSXMK.  For somebody who is root through sudo or pkexec, only less is used and without its ways to start other
-programs, unless $SYSTEMD_PAGERSECURE says no.
+FRSXMK.  For root in a session that is not root's, only less is used and without its ways to start other programs,
+unless $SYSTEMD_PAGERSECURE says no.
+
+Source: proc_pid_loginuid(5); sudo(8), pkexec(1) and doas(1) for who asked.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 _LESS = "FRSXMK"
+_LOGIN_UID = Path("/proc/self/loginuid")
+_UNSET = str(2**32 - 1)
+_ASKED_BY = ("SUDO_UID", "PKEXEC_UID", "DOAS_USER")
 
 
 def show(content: str) -> bool:
@@ -43,7 +49,18 @@ def _secure() -> bool:
     wish = os.environ.get("SYSTEMD_PAGERSECURE", "").lower()
     if wish:
         return wish not in ("0", "no", "n", "false", "f", "off")
-    return os.geteuid() == 0 and ("SUDO_UID" in os.environ or "PKEXEC_UID" in os.environ)
+    return os.geteuid() == 0 and not _session_is_roots()
+
+
+def _session_is_roots() -> bool:
+    """Whether root logged in, or nobody did and nobody else is known to have asked root."""
+    try:
+        uid = _LOGIN_UID.read_text("ascii").strip()
+    except OSError:  # a kernel without audit
+        uid = _UNSET
+    if uid != _UNSET:
+        return uid == "0"
+    return not any(variable in os.environ for variable in _ASKED_BY)
 
 
 def _environment(secure: bool) -> dict[str, str]:

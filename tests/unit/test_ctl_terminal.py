@@ -51,18 +51,45 @@ def test_pager(
     assert pager._candidates(True) == [["less"]]
 
 
-def test_pager_is_secure_for_who_is_root_through_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PKEXEC_UID", raising=False)
-    monkeypatch.delenv("SYSTEMD_PAGERSECURE", raising=False)
+@pytest.mark.parametrize(
+    ("login_uid", "variable", "secure"),
+    [
+        ("0", "", False),
+        ("0", "SUDO_UID", False),
+        ("1000", "", True),
+        (str(2**32 - 1), "", False),
+        (str(2**32 - 1), "SUDO_UID", True),
+        (str(2**32 - 1), "PKEXEC_UID", True),
+        (str(2**32 - 1), "DOAS_USER", True),
+        (None, "", False),
+        (None, "DOAS_USER", True),
+    ],
+)
+def test_pager_is_secure_for_who_became_root(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, login_uid: str | None, variable: str, secure: bool
+) -> None:
+    """Each way to become root but a login as root."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.delenv("SUDO_UID", raising=False)
+    monkeypatch.setattr(pager, "_LOGIN_UID", tmp_path / "loginuid")
+    if login_uid is not None:
+        (tmp_path / "loginuid").write_text(login_uid)
+    for name in ("SYSTEMD_PAGERSECURE", "SUDO_UID", "PKEXEC_UID", "DOAS_USER"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1000")
+    assert pager._secure() == secure
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert not pager._secure()
-    monkeypatch.setenv("SUDO_UID", "1000")
-    assert pager._secure()
+
+
+def test_pager_is_as_secure_as_is_wished(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pager._environment(True)["LESSSECURE"] == "1"
-    monkeypatch.setenv("SYSTEMD_PAGERSECURE", "no")
-    assert not pager._secure()
+    monkeypatch.setenv("LESSSECURE", "1")
     assert "LESSSECURE" not in pager._environment(False)
+    monkeypatch.setenv("SYSTEMD_PAGERSECURE", "no")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", "1000")
+    assert not pager._secure()
     monkeypatch.setenv("SYSTEMD_PAGERSECURE", "1")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert pager._secure()

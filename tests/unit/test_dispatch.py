@@ -24,7 +24,7 @@ from mountnsd.plan import Answer, Entry, Plan, Request
 from mountnsd.quota import MAX_PENDING_PER_USER
 from mountnsd.ready import Ready
 from mountnsd.registry import Registry
-from mountnsd.service import Service
+from mountnsd.service import ACTING, Service
 from mountnsd.unread import MAX_BYTES_PER_USER, MAX_DESCRIPTORS_PER_USER
 
 DBUS = Path(__file__).resolve().parents[2] / "dbus"
@@ -327,6 +327,36 @@ class TestOrder:
         with pytest.raises(AttributeError):
             entry.actions = ()  # type: ignore[misc]
         assert plan.Answer().fds == []
+
+
+class TestNoAnswerWanted:
+    """Who wants no answer to a method that does nothing but answer costs nothing: he can send any number."""
+
+    @pytest.mark.parametrize(
+        ("flags", "served"),
+        [(frames.NO_REPLY_EXPECTED, ACTING), (0, {item.attrib["name"] for _, item in elements("method")})],
+    )
+    def test_what_only_answers_is_dropped(self, flags: int, served: set[str]) -> None:
+        found: set[str] = set()
+
+        async def story(world: World) -> None:
+            async def serve(call: Call) -> None:
+                found.add(call.member)
+
+            world.service._serve = serve  # type: ignore[method-assign]
+            world.service.start()
+            for _, item in elements("method"):
+                fields: dict[int, str | int] = {frames.MEMBER: item.attrib["name"]}
+                world.bus.handler(Call(frames.Frame(frames.METHOD_CALL, flags, 1, True, fields, b"")))
+            await asyncio.gather(*world.service._tasks)
+
+        play(story)
+        assert found == served
+
+    def test_all_that_does_something_is_known(self) -> None:
+        answering = {Action.LIST, Action.OPEN}
+        acting = {member for (_, member), entry in table().items() if not set(entry.actions) <= answering}
+        assert acting == ACTING
 
 
 class TestWaitingAnswers:
