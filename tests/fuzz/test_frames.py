@@ -26,14 +26,14 @@ from support.quick_polkit import YES, QuickPolkit
 from support.raw import METHOD_CALL, SENDER, RawConnection
 from support.stormer import Orders, Stormer
 from support.storms import KEPT
-from support.weather import FRAMES, SEED, STORMER_UID, Report, strange_lines
+from support.weather import FRAMES, SEED, STORMER_UID, Report, still_open, strange_lines
 
 from mountnsd import disposal
 from mountnsd.stream import Stream
 
-PART = 25_000  # frames of one test: each test has only so long
+PART = 12_500  # frames of one test: each test has only so long
 PARTS = range(-(-FRAMES // PART))
-BUS_PART = PART // 2  # a bus that hangs up costs time
+BUS_PART = 5_000  # a bus that hangs up costs time
 BUS_PARTS = range(-(-FRAMES // (2 * BUS_PART)))  # of each of the two buses
 FATAL = 4_000
 MOST_GROWTH = 8 * 1024  # KiB
@@ -80,7 +80,7 @@ class TestPlayedBus:
                 start = time.monotonic()
                 self.hand_over(bus, islice(rounds, of(part)), seen)
                 lasted = time.monotonic() - start
-                grown, fds = daemon.rss_kib() - before, len(daemon.open_fds()) - before_fds
+                grown, fds = daemon.rss_kib() - before, still_open(daemon, before_fds)
                 assert strange_lines(daemon.log()) == []
             finally:
                 if daemon.process is not None:
@@ -264,7 +264,7 @@ class TestRealBuses:
                 reached, refused, hung_up, seen = stormer.result()
             lasted = time.monotonic() - start
             assert names(root) == [KEPT]
-        grown, fds = daemon.rss_kib() - before, len(daemon.open_fds()) - before_fds
+        grown, fds = daemon.rss_kib() - before, still_open(daemon, before_fds)
         where = f"{bus.kind}, seed {SEED + 1000 + part}"
         report.frames(
             where,
@@ -276,7 +276,7 @@ class TestRealBuses:
             f"{refused} answered and {hung_up} hung up on by the bus",
         )
         assert reached > count // 20
-        assert fds == 0
+        assert fds <= 0
         assert grown < MOST_GROWTH
         assert strange_lines(daemon.log()) == []
         assert_covered(seen, frames)

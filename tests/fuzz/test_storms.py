@@ -43,7 +43,7 @@ def test_a_storm(
         measured = weather(daemon, root, other, works)
     report.storm(name, bus.kind, what, measured)
     assert measured.sent > 100
-    assert measured.fds == 0
+    assert measured.fds <= 0
     assert measured.rss_kib < MOST_GROWTH
     if name != "flat out":  # there the queue of the bus is as long as the bus lets it be
         assert measured.median < MOST_MEDIAN

@@ -59,6 +59,14 @@ def settled(daemon: Daemon, client: Client, timeout: float = 30.0) -> int:
     return last
 
 
+def still_open(daemon: Daemon, before: int, timeout: float = 20.0) -> int:
+    """How many more descriptors the daemon has open than before, once it has had time to close them."""
+    deadline = time.monotonic() + timeout
+    while (more := len(daemon.open_fds()) - before) > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return more
+
+
 def weather(
     daemon: Daemon,
     root: Client,
@@ -76,13 +84,10 @@ def weather(
     start = time.monotonic()
     sent, times = _let_storm(daemon, other, storms, seconds)
     lasted = time.monotonic() - start
-    after_fds = settled(daemon, root)
-    deadline = time.monotonic() + 20
-    while after_fds != before_fds and time.monotonic() < deadline:
-        after_fds = settled(daemon, root)
+    settled(daemon, root)
+    fds = still_open(daemon, before_fds)
     grown = daemon.rss_kib() - before
-    median = statistics.median(times) * 1000
-    return Measured(sent, sent / lasted, grown, after_fds - before_fds, median, len(times))
+    return Measured(sent, sent / lasted, grown, fds, statistics.median(times) * 1000, len(times))
 
 
 def _let_storm(
