@@ -134,6 +134,7 @@ one waits in the queue of the bus. A "played bus" hands over what no bus lets th
 | load average | {load} |
 | date | {date} |
 | seed | {seed} |
+| outcome | {outcome} |
 
 | storm | bus | sent | memory | descriptors | List of another |
 | --- | --- | --- | --- | --- | --- |
@@ -181,7 +182,7 @@ class Report:
             ("frames", where, f"{sent}, of which {reached} arrived", f"{rss_kib:+d} KiB", f"{fds:+d}", "")
         )
 
-    def document(self, seed: int) -> str:
+    def document(self, seed: int, outcome: str) -> str:
         """The page with the table."""
         names = "D-Bus Message Bus Daemon", "dbus-broker"
         versions = _version("dbus-daemon", "--version"), _version("dbus-broker", "--version")
@@ -192,5 +193,6 @@ class Report:
             load=f"{os.getloadavg()[2]:.1f} (15 minutes)",
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             seed=seed,
+            outcome=outcome,
             rows="\n".join(f"| {' | '.join(row)} |" for row in sorted(self.rows, key=lambda row: row[:2])),
         )
