@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One user throws all that he has at the daemon: it grows by nothing, and another user hardly notices."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from support import storms
 from support.buses import PrivateBus
@@ -35,6 +38,15 @@ STORMS: dict[str, tuple[str, dict[str, str], list[Storm]]] = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _before_others() -> Iterator[None]:
+    """What else the machine has to do is not to be measured: bus, daemon and those who storm go before it."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    yield
+    os.setpriority(os.PRIO_PROCESS, 0, own)
+
+
 @pytest.mark.parametrize("name", STORMS)
 def test_a_storm(
     bus: PrivateBus, daemon: Daemon, root: Client, other: Client, report: Report, name: str
@@ -43,7 +55,7 @@ def test_a_storm(
     create(root, storms.KEPT)
     with QuickPolkit(bus, {"list": YES, **verdicts}):
         measured = weather(daemon, root, other, works)
-        for _ in range(TRIES - 1):  # what else the machine has to do is not the daemon's doing
+        for _ in range(TRIES - 1):
             if name == FLAT_OUT or measured.median < MOST_MEDIAN:
                 break
             measured = weather(daemon, root, other, works)
