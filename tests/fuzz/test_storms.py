@@ -22,6 +22,7 @@ FLAT_OUT = "flat out"
 STORMS: dict[str, tuple[str, dict[str, str], list[Storm]]] = {
     "descriptors": ("calls of Enter, most with 253", {"enter": NO}, [storms.flood(storms.descriptors())]),
     "bodies": ("calls, large and nested", {}, [storms.flood(storms.bodies())]),
+    "too large": ("calls of up to 4 MiB", {}, [storms.flood(storms.huge())]),
     "questions": (
         "calls that wait for polkit",
         {"create": HOLD, "enter": HOLD, "destroy": HOLD, "open": HOLD},
