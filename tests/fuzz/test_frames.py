@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A hundred thousand hostile frames: through both buses as an unprivileged user, and from a bus that is played.
+"""Hostile frames: a hundred thousand from a bus that is played, and half as many through both real ones.
 
-What a bus stops, it stops; so that the daemon sees those frames as well, a played bus hands them over.
+What a bus stops, it stops; so that the daemon sees those frames as well, the played bus hands them over.
 """
 
 import asyncio
@@ -26,15 +26,16 @@ from support.quick_polkit import YES, QuickPolkit
 from support.raw import METHOD_CALL, SENDER, RawConnection
 from support.stormer import Orders, Stormer
 from support.storms import KEPT
-from support.weather import FRAMES, SEED, STORMER_UID, Report, strange_lines
+from support.weather import FRAMES, SEED, STORMER_UID, Report, still_open, strange_lines
 
 from mountnsd import disposal
 from mountnsd.stream import Stream
 
-PART = 25_000  # frames of one test: each test has only so long
+PART = 12_500  # frames of one test: each test has only so long
 PARTS = range(-(-FRAMES // PART))
-BUS_PART = PART // 2  # a bus that hangs up costs time
-BUS_PARTS = range(-(-FRAMES // (2 * BUS_PART)))  # of each of the two buses
+BUS_PART = 5_000  # a bus that hangs up costs time
+EACH_BUS = FRAMES // 4  # goes through each of the two, besides those of the played one
+BUS_PARTS = range(-(-EACH_BUS // BUS_PART))
 FATAL = 4_000
 MOST_GROWTH = 8 * 1024  # KiB
 _BATCH = 200
@@ -80,7 +81,7 @@ class TestPlayedBus:
                 start = time.monotonic()
                 self.hand_over(bus, islice(rounds, of(part)), seen)
                 lasted = time.monotonic() - start
-                grown, fds = daemon.rss_kib() - before, len(daemon.open_fds()) - before_fds
+                grown, fds = daemon.rss_kib() - before, still_open(daemon, before_fds)
                 assert strange_lines(daemon.log()) == []
             finally:
                 if daemon.process is not None:
@@ -247,7 +248,7 @@ class TestRealBuses:
     ) -> None:
         create(root, KEPT)
         frames = Frames(SEED + 1000 + part)
-        count = min(BUS_PART, FRAMES // 2 - part * BUS_PART)
+        count = min(BUS_PART, EACH_BUS - part * BUS_PART)
 
         def work(orders: Orders) -> tuple[int, int, int, Counter[tuple[tuple[str, str], str]]]:
             sender, seen = _Sender(orders), Counter[tuple[tuple[str, str], str]]()
@@ -264,7 +265,7 @@ class TestRealBuses:
                 reached, refused, hung_up, seen = stormer.result()
             lasted = time.monotonic() - start
             assert names(root) == [KEPT]
-        grown, fds = daemon.rss_kib() - before, len(daemon.open_fds()) - before_fds
+        grown, fds = daemon.rss_kib() - before, still_open(daemon, before_fds)
         where = f"{bus.kind}, seed {SEED + 1000 + part}"
         report.frames(
             where,
@@ -276,7 +277,7 @@ class TestRealBuses:
             f"{refused} answered and {hung_up} hung up on by the bus",
         )
         assert reached > count // 20
-        assert fds == 0
+        assert fds <= 0
         assert grown < MOST_GROWTH
         assert strange_lines(daemon.log()) == []
         assert_covered(seen, frames)

@@ -204,7 +204,7 @@ def descriptors() -> list[Shot]:
 
 
 def bodies() -> list[Shot]:
-    """What costs the most to read: large, larger than allowed, many small parts, deeply nested."""
+    """What costs the most to read: large, of many small parts, deeply nested."""
     nested: object = ("u", 1)
     for _ in range(30):
         nested = ("v", nested)
@@ -217,8 +217,12 @@ def bodies() -> list[Shot]:
         create("x", labels=(deep, [])),
         enter([""] * 7500),
         shot(MANAGER, "Enter", ENTER, KEPT, ["a"], dict.fromkeys(range(8000), 0), {}),
-        create("x", description=("s", "d" * (4 << 20))),
     ]
+
+
+def huge() -> list[Shot]:
+    """What is larger than a call may be."""
+    return [create("x", description=("s", "d" * (size << 10))) for size in (64, 65, 256, 1024, 4096)]
 
 
 def questions() -> list[Shot]:

@@ -59,6 +59,14 @@ def settled(daemon: Daemon, client: Client, timeout: float = 30.0) -> int:
     return last
 
 
+def still_open(daemon: Daemon, before: int, timeout: float = 20.0) -> int:
+    """How many more descriptors the daemon has open than before, once it has had time to close them."""
+    deadline = time.monotonic() + timeout
+    while (more := len(daemon.open_fds()) - before) > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return more
+
+
 def weather(
     daemon: Daemon,
     root: Client,
@@ -76,13 +84,10 @@ def weather(
     start = time.monotonic()
     sent, times = _let_storm(daemon, other, storms, seconds)
     lasted = time.monotonic() - start
-    after_fds = settled(daemon, root)
-    deadline = time.monotonic() + 20
-    while after_fds != before_fds and time.monotonic() < deadline:
-        after_fds = settled(daemon, root)
+    settled(daemon, root)
+    fds = still_open(daemon, before_fds)
     grown = daemon.rss_kib() - before
-    median = statistics.median(times) * 1000
-    return Measured(sent, sent / lasted, grown, after_fds - before_fds, median, len(times))
+    return Measured(sent, sent / lasted, grown, fds, statistics.median(times) * 1000, len(times))
 
 
 def _let_storm(
@@ -129,6 +134,7 @@ one waits in the queue of the bus. A "played bus" hands over what no bus lets th
 | load average | {load} |
 | date | {date} |
 | seed | {seed} |
+| outcome | {outcome} |
 
 | storm | bus | sent | memory | descriptors | List of another |
 | --- | --- | --- | --- | --- | --- |
@@ -176,7 +182,7 @@ class Report:
             ("frames", where, f"{sent}, of which {reached} arrived", f"{rss_kib:+d} KiB", f"{fds:+d}", "")
         )
 
-    def document(self, seed: int) -> str:
+    def document(self, seed: int, outcome: str) -> str:
         """The page with the table."""
         names = "D-Bus Message Bus Daemon", "dbus-broker"
         versions = _version("dbus-daemon", "--version"), _version("dbus-broker", "--version")
@@ -187,5 +193,6 @@ class Report:
             load=f"{os.getloadavg()[2]:.1f} (15 minutes)",
             date=f"{datetime.now(UTC):%Y-%m-%d}",
             seed=seed,
+            outcome=outcome,
             rows="\n".join(f"| {' | '.join(row)} |" for row in sorted(self.rows, key=lambda row: row[:2])),
         )
