@@ -125,7 +125,7 @@ def _mount_alone(namespace: int, request: MountRequest) -> None:
     finally:
         for fd in (context, tree, target):
             if fd >= 0:
-                os.close(fd)
+                syscalls.close(fd)
 
 
 def unmount(namespace: int, where: str, lazy: bool) -> None:
@@ -199,7 +199,7 @@ def _clone(request: MountRequest) -> int:
             propagation=syscalls.MS_SLAVE,
         )
     except BaseException:
-        os.close(tree)
+        syscalls.close(tree)
         raise
     return tree
 
@@ -219,7 +219,7 @@ def _make_layers(request: MountRequest) -> None:
     """With X-mount.mkdir, make the directories that an overlay writes to, if they are missing."""
     if request.mkdir is not None:
         for layer in (*request.layers("upperdir"), *request.layers("workdir")):
-            os.close(mountpoint.open_target(layer, request.mkdir))
+            syscalls.close(mountpoint.open_target(layer, request.mkdir))
 
 
 def _mount_long(target: int, request: MountRequest) -> None:
