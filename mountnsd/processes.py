@@ -6,6 +6,7 @@ Source: proc_pid_ns(5), pidfd_open(2).
 """
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -13,7 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mountnsd import syscalls
+
 _PREFIX = "mnt:["
+_GONE = (errno.ENOENT, errno.ESRCH)
+# A sandbox may keep even root from looking at some.
+_OUT_OF_REACH = (errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +30,16 @@ class Process:
 
 
 def namespace_of(pid: int) -> int | None:
-    """The inode of the mount namespace that process `pid` is in, or None where it is gone."""
+    """The inode of the mount namespace that process `pid` is in, or None where it is gone or out of reach.
+
+    Raises: OSError for anything else, such as ENOMEM: nobody is outside because he could not be looked at.
+    """
     try:
         link = os.readlink(f"/proc/{pid}/ns/mnt")
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (*_GONE, *_OUT_OF_REACH):
+            return None
+        raise
     return int(link[len(_PREFIX) : -1]) if link.startswith(_PREFIX) else None
 
 
@@ -45,7 +56,7 @@ def namespace_of_living(pid: int) -> int | None:
     except OSError:
         return None
     finally:
-        os.close(pidfd)
+        syscalls.close(pidfd)
 
 
 def _pids() -> Iterator[int]:
@@ -61,7 +72,7 @@ def count() -> Counter[int]:
 
 
 def inside(inode: int) -> list[Process]:
-    """The processes in the mount namespace `inode`, by pid."""
+    """The processes in the mount namespace `inode`, by pid.  Raises OSError where it cannot be told."""
     found = []
     for pid in _pids():
         if namespace_of(pid) != inode:
@@ -73,12 +84,18 @@ def inside(inode: int) -> list[Process]:
 
 
 def _describe(pid: int) -> Process | None:
+    """A process, None where it is gone.  Raises OSError."""
     try:
         uid = os.stat(f"/proc/{pid}").st_uid
-        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
-            command = file.read(64).rstrip(b"\n").decode("utf-8", "replace")
-    except OSError:
-        return None
+        fd = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            command = os.read(fd, 64).rstrip(b"\n").decode("utf-8", "replace")
+        finally:
+            syscalls.close(fd)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
     return Process(pid, uid, command)
 
 
@@ -99,24 +116,25 @@ async def end(inode: int, grace: float = 5.0, last: float = 2.0) -> list[int]:
         if not living or elapsed >= grace + last:
             return list(signalled)
         for pid in living:
-            if kill or pid not in told:
-                _signal(pid, inode, signal.SIGKILL if kill else signal.SIGTERM)
+            if (kill or pid not in told) and _signal(pid, inode, signal.SIGKILL if kill else signal.SIGTERM):
                 told.add(pid)
                 signalled[pid] = None
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.1)
 
 
-def _signal(pid: int, inode: int, number: signal.Signals) -> None:
-    """Signal a process that is still the one seen inside."""
+def _signal(pid: int, inode: int, number: signal.Signals) -> bool:
+    """Signal a process that is still the one seen inside.  Returns: whether it was; if not, it can be tried again."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
-        return
+        return False
     try:
-        if namespace_of(pid) == inode:
-            signal.pidfd_send_signal(pidfd, number)
+        if namespace_of(pid) != inode:
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+        return True
     except OSError:
-        pass
+        return False
     finally:
-        os.close(pidfd)
+        syscalls.close(pidfd)
