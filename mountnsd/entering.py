@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from mountnsd import helper, identity, names, options, program, waiting
+from mountnsd import helper, identity, names, options, program, syscalls, waiting
 from mountnsd.authority import Action
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.callers import Caller
@@ -159,7 +159,7 @@ class Entering:
             raise
         finally:
             if namespace >= 0:
-                os.close(namespace)
+                syscalls.close(namespace)
         log.info(
             "Process %d of uid %d entered namespace %s for uid %d",
             process.pid,
@@ -170,9 +170,10 @@ class Entering:
         )
         try:
             pidfd = os.dup(process.pidfd)
-        except OSError:
+        except OSError as error:
             await process.kill()
-            raise
+            what = f"Cannot run {names.shown(program.shown(request))} in namespace '{found.name}'"
+            raise EnterFailed(what, "dup", error.errno or errno.EIO, "It was ended again.") from error
         finally:
             self._follow(process, origin, gone)
         return Answer([process.pid, 0], [pidfd])

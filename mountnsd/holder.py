@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
-from mountnsd import mountinfo, names, syscalls
+from mountnsd import mountinfo, names, rootfile, syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
 from mountnsd.namespace import Host
 
@@ -37,7 +37,8 @@ _SIZE = "1m"  # pins are empty files: nothing is ever written here
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# What says nothing of a pin: something has run out, or somebody keeps us from looking.
+_NO_ANSWER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.EPERM)
 
 
 class _Lies(Enum):
@@ -110,7 +111,7 @@ class Holder:
                 )  # unbindable is private, too: do_make_slave() comes first
                 return cls(runtime_directory, fd, mountinfo.id_of(fd))
             except BaseException:
-                os.close(fd)
+                syscalls.close(fd)
                 raise
         except OSError as error:
             raise MountFailed(
@@ -119,13 +120,13 @@ class Holder:
                 error.errno or errno.EIO,
             ) from error
         finally:
-            os.close(directory)
+            syscalls.close(directory)
             if lock >= 0:
-                os.close(lock)
+                syscalls.close(lock)
 
     def close(self) -> None:
         """Close the holder's descriptor; the holder and its pins stay."""
-        os.close(self._fd)
+        syscalls.close(self._fd)
 
     def host(self) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
@@ -134,14 +135,19 @@ class Holder:
         try:
             number = syscalls.mntns_id(own)
         finally:
-            os.close(own)
+            syscalls.close(own)
         return Host(proc=proc, holder=self.path, device=self._device, id=number)
 
     def trouble(self) -> str | None:
-        """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
+        """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
+
+        Raises: OSError where it could not be looked at, as without descriptors or memory.
+        """
         try:
             seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
         except OSError as error:
+            if error.errno in _NO_ANSWER:
+                raise
             return f"unreachable ({error.strerror})"
         try:
             if mountinfo.id_of(seen) == self._mount_id:
@@ -149,7 +155,7 @@ class Holder:
             mine = [m for m in mountinfo.parse(mountinfo.read()) if m.id == self._mount_id]
             return "overmounted" if mine else "unmounted"
         finally:
-            os.close(seen)
+            syscalls.close(seen)
 
     def pin_path(self, name: str) -> str:
         """The path of a pin, for nsenter(1) and mount(8)."""
@@ -168,7 +174,7 @@ class Holder:
             try:
                 step = "create the pin's file"
                 create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(name, create, 0o400, dir_fd=self._fd))
+                syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
                 step = "move_mount"
                 try:
                     syscalls.move_mount(tree, "", self._fd, name, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
@@ -176,7 +182,7 @@ class Holder:
                     os.unlink(name, dir_fd=self._fd)
                     raise
             finally:
-                os.close(tree)
+                syscalls.close(tree)
         except OSError as error:
             raise MountFailed(f"Cannot pin the namespace '{name}'", step, error.errno or errno.EIO) from error
 
@@ -194,7 +200,7 @@ class Holder:
         return fd
 
     def unpin(self, name: str, inode: int) -> bool:
-        """Unmount the pin and remove its file.
+        """Unmount the pin and remove its file; what is left of that is a leftover of the next survey.
 
         Returns: whether the pin was held open by somebody, so that the namespace lives on until that is closed.
         Raises: NamespaceStale where something else is there; MountFailed.
@@ -203,7 +209,7 @@ class Holder:
         held_open = False
         step = "open"
         try:
-            os.close(self.open(name, inode))
+            syscalls.close(self.open(name, inode))
             step = "umount2"
             try:
                 syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW)
@@ -212,12 +218,16 @@ class Holder:
                     raise
                 held_open = True
                 syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
-            step = "unlink"
-            self.remove_leftover(name)
         except OSError as error:
             raise MountFailed(
                 f"Cannot unpin the namespace '{name}'", step, error.errno or errno.EIO
             ) from error
+        try:
+            self.remove_leftover(name)
+        except (
+            OSError
+        ) as error:  # the namespace has lost its name all the same: the next survey sees the file
+            log.warning("The file of the pin of %s stays for now: %s", name, error.strerror)
         return held_open
 
     def occupied(self, name: str) -> bool:
@@ -232,7 +242,7 @@ class Holder:
     def survey(self) -> Survey:
         """Read what is in the holder: mountinfo first, then the four witnesses for each pin.
 
-        What is not ours is left alone, and logged once.
+        What is not ours is left alone, and logged once.  Raises OSError.
         """
         mounted = self._mounted()
         pins: list[Pin] = []
@@ -246,10 +256,10 @@ class Holder:
             if fd is None:
                 covered.append(Pin(name, inode))
             else:
-                os.close(fd)
+                syscalls.close(fd)
                 pins.append(Pin(name, inode))
         leftovers: list[str] = []
-        for name in os.listdir(self._fd):
+        for name in rootfile.entries(self._fd):
             if name in mounted:
                 continue
             if self._is_leftover(name):
@@ -281,7 +291,7 @@ class Holder:
         """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
 
         First by O_PATH: opening a device or a fifo that was mounted there could block or do something.
-        Raises: OSError where descriptors or memory have run out, which says nothing of the pin.
+        Raises: OSError where it could not be looked at, as without descriptors or memory.
         """
         path = fd = -1
         try:
@@ -292,19 +302,22 @@ class Holder:
                     witnessed, fd = fd, -1
                     return witnessed
         except OSError as error:
-            if error.errno in _EXHAUSTED:
+            if error.errno in _NO_ANSWER:
                 raise
         finally:
             for opened in (path, fd):
                 if opened >= 0:
-                    os.close(opened)
+                    syscalls.close(opened)
         return None
 
     def _is_leftover(self, name: str) -> bool:
-        """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder."""
+        """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.
+
+        Raises OSError.
+        """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
+        except FileNotFoundError:
             return False
         return (
             stat.S_ISREG(status.st_mode)
@@ -317,7 +330,7 @@ class Holder:
 
 def close_host(host: Host) -> None:
     """Close the descriptor of `Holder.host`."""
-    os.close(host.proc)
+    syscalls.close(host.proc)
 
 
 def _open_runtime_directory(path: str) -> int:
@@ -326,7 +339,7 @@ def _open_runtime_directory(path: str) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     status = os.fstat(fd)
     if status.st_uid != 0 or status.st_mode & 0o022:
-        os.close(fd)
+        syscalls.close(fd)
         raise Failed(
             f"{path} must belong to root and be writable by nobody else; correct that and start again."
         )
@@ -344,7 +357,7 @@ def _lock(directory: int) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
     except BaseException:
-        os.close(fd)
+        syscalls.close(fd)
         raise
 
 
@@ -369,7 +382,7 @@ def _lying(directory: int, path: str) -> _Lies:
             if mount.root == os.path.normpath(root):
                 return _Lies.BASE
     finally:
-        os.close(fd)
+        syscalls.close(fd)
     raise Failed(
         f"{path} is covered by a mount that is not mountnsd's; see 'findmnt {path}', "
         f"unmount it with 'umount {path}' and start again."
@@ -388,7 +401,7 @@ def _mount_base(directory: int) -> None:
         syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_PRIVATE)
         syscalls.move_mount(tree, "", directory, DIRECTORY, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
-        os.close(tree)
+        syscalls.close(tree)
 
 
 def _mount_holder(directory: int) -> None:
@@ -403,7 +416,7 @@ def _mount_holder(directory: int) -> None:
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
         mount = syscalls.fsmount(context, attributes)
     finally:
-        os.close(context)
+        syscalls.close(context)
     base = -1
     try:
         base = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
@@ -411,6 +424,6 @@ def _mount_holder(directory: int) -> None:
         flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
         syscalls.move_mount(mount, "", base, "", flags)
     finally:
-        os.close(mount)
+        syscalls.close(mount)
         if base >= 0:
-            os.close(base)
+            syscalls.close(base)
