@@ -25,7 +25,7 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
+TEST_PACKAGES := dbus-broker iproute2 libglib2.0-bin libseccomp2 libxml2-utils pandoc polkitd procps python3-dbusmock python3-hypothesis \
 	python3-pytest python3-venv strace
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
@@ -103,6 +103,10 @@ test-unit: tools ## run the unit tests and linters alone; needs no root
 .PHONY: test-integration
 test-integration: tools ## run the integration tests alone
 	@$(PYTEST) tests/integration
+
+.PHONY: crash-matrix
+crash-matrix: tools ## kill and fail the daemon at every step, and write docs/crash-matrix.md
+	@cd tests && PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m support.crash.table
 
 .PHONY: test-packaging
 test-packaging: tools ## run the tests of the packages alone
