@@ -29,8 +29,8 @@ MYPY := 2.4.1
 # What the daemon and mountnsctl need, with dbus-daemon and busctl to see them at work.
 RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd systemd util-linux
 # What the tests need besides.
-TEST_PACKAGES := bash-completion dbus-broker fish gir1.2-glib-2.0 iproute2 libglib2.0-bin libxml2-utils pandoc polkitd procps \
-	python3-dbus python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace zsh
+TEST_PACKAGES := bash-completion dbus-broker fish gir1.2-glib-2.0 iproute2 libglib2.0-bin libseccomp2 libxml2-utils pandoc polkitd \
+	procps python3-dbus python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace zsh
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 
@@ -107,6 +107,10 @@ test-unit: tools ## run the unit tests and linters alone; needs no root
 .PHONY: test-integration
 test-integration: tools ## run the integration tests alone
 	@$(PYTEST) tests/integration
+
+.PHONY: crash-matrix
+crash-matrix: tools ## kill and fail the daemon at every step, and write docs/crash-matrix.md
+	@cd tests && PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(PYTHON) -m support.crash.table
 
 .PHONY: test-load
 test-load: tools ## run the tests under load alone

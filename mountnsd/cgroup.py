@@ -56,7 +56,7 @@ async def emptied(group: str) -> None:
             finally:
                 loop.remove_reader(changes.fileno())
     finally:
-        os.close(fd)
+        syscalls.close(fd)
 
 
 def unit_of(pid: int) -> str:
@@ -96,7 +96,7 @@ def _events(group: str) -> Path:
         if syscalls.fstatfs_type(fd) != syscalls.CGROUP2_SUPER_MAGIC:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(ROOT))
     finally:
-        os.close(fd)
+        syscalls.close(fd)
     return ROOT / group.lstrip("/") / "cgroup.events"
 
 

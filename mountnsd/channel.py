@@ -10,7 +10,7 @@ import contextlib
 import errno
 import socket
 
-from mountnsd import child
+from mountnsd import child, syscalls
 from mountnsd.errors import EnterFailed
 
 _HINTS = {
@@ -29,6 +29,21 @@ _HINTS = {
     ("fork", errno.EAGAIN): "The daemon has as many processes as its limit allows; end some.",
 }
 _DEFAULT_HINT = "The daemon's log may say more."
+
+
+def pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets, which end with `stack` unless they were closed before.  Raises OSError."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        stack.callback(close, end)
+    return ours, theirs
+
+
+def close(end: socket.socket) -> None:
+    """Close a socket, whatever close(2) says; harmless a second time."""
+    fd = end.detach()
+    if fd >= 0:
+        syscalls.close(fd)
 
 
 async def follow(channel: socket.socket, what: str) -> None:

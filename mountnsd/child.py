@@ -204,7 +204,7 @@ def _be_ordinary(plan: Plan) -> None:
         try:
             os.write(fd, b"0")
         finally:
-            os.close(fd)
+            syscalls.close(fd)
     except OSError:
         pass
     try:
@@ -240,7 +240,7 @@ def _reset_securebits(_plan: Plan) -> None:
 
 def _enter(plan: Plan) -> None:
     syscalls.setns(plan.namespace, syscalls.CLONE_NEWNS)
-    os.close(plan.namespace)
+    syscalls.close(plan.namespace)
 
 
 def _set_groups(plan: Plan) -> None:

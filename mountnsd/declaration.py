@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mountnsd import mountrequest, names, options, syscalls
+from mountnsd import mountrequest, names, options, rootfile, syscalls
 from mountnsd.errors import Failed, InvalidArgs
 from mountnsd.mountrequest import MountRequest
 from mountnsd.options import CreateOptions
@@ -93,13 +93,12 @@ def _read(directory: Path, entry: str, file: str) -> bytes | None:
     finally:
         for opened in (below, fd):
             if opened >= 0:
-                os.close(opened)
+                syscalls.close(opened)
 
 
 def text_of(fd: int) -> bytes:
     """What an open file says, at most one byte more than a declaration may have.  Raises OSError."""
-    with os.fdopen(os.dup(fd), "rb") as file:
-        return file.read(MAX_SIZE + 1)
+    return rootfile.whole(fd, MAX_SIZE + 1)
 
 
 def unreadable(error: OSError) -> str:

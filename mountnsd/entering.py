@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from weakref import WeakValueDictionary
 
-from mountnsd import helper, identity, names, options, program, waiting
+from mountnsd import helper, identity, names, options, program, syscalls, waiting
 from mountnsd.authority import Action
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.callers import Caller
@@ -181,7 +181,7 @@ class Entering:
             raise
         finally:
             if namespace >= 0:
-                os.close(namespace)
+                syscalls.close(namespace)
         tell(
             Event.ENTERED,
             found.name,
@@ -198,9 +198,10 @@ class Entering:
         )
         try:
             pidfd = os.dup(process.pidfd)
-        except OSError:
+        except OSError as error:
             await process.kill()
-            raise
+            what = f"Cannot run {names.shown(program.shown(request))} in namespace '{found.name}'"
+            raise EnterFailed(what, "dup", error.errno or errno.EIO, "It was ended again.") from error
         finally:
             self._follow(process, origin, gone)
         return Answer([process.pid, 0], [pidfd])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
-from mountnsd import mountinfo, names, syscalls
+from mountnsd import mountinfo, names, rootfile, syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
 from mountnsd.namespace import Host
 
@@ -48,7 +48,8 @@ _HINTS = {
         "move_mount",
     ): "The mount namespace is full; see 'sysctl fs.mount-max'.",
 }
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# What says nothing of a pin: something has run out, or somebody keeps us from looking.
+_NO_ANSWER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.EPERM)
 
 
 class _Lies(Enum):
@@ -122,7 +123,7 @@ class Holder:
                 )  # unbindable is private, too: do_make_slave() comes first
                 return cls(runtime_directory, fd, mountinfo.id_of(fd))
             except BaseException:
-                os.close(fd)
+                syscalls.close(fd)
                 raise
         except OSError as error:
             raise MountFailed(
@@ -131,13 +132,13 @@ class Holder:
                 error.errno or errno.EIO,
             ) from error
         finally:
-            os.close(directory)
+            syscalls.close(directory)
             if lock >= 0:
-                os.close(lock)
+                syscalls.close(lock)
 
     def close(self) -> None:
         """Close the holder's descriptor; the holder and its pins stay."""
-        os.close(self._fd)
+        syscalls.close(self._fd)
 
     def host(self) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
@@ -146,22 +147,27 @@ class Holder:
         try:
             number = syscalls.mntns_id(own)
         finally:
-            os.close(own)
+            syscalls.close(own)
         return Host(proc=proc, holder=self.path, device=self.device, id=number)
 
     def trouble(self) -> str | None:
-        """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with."""
+        """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
+
+        Raises: OSError where it could not be looked at, as without descriptors or memory.
+        """
         seen = -1
         try:
             seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
             if mountinfo.id_of(seen) == self._mount_id:
                 return None
         except OSError as error:
+            if error.errno in _NO_ANSWER:
+                raise
             if self._is_mounted():
                 return f"unreachable ({error.strerror})"
         finally:
             if seen >= 0:
-                os.close(seen)
+                syscalls.close(seen)
         return "overmounted" if self._is_mounted() else "unmounted"
 
     def _is_mounted(self) -> bool:
@@ -184,7 +190,7 @@ class Holder:
             try:
                 step = "create the pin's file"
                 create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(name, create, 0o400, dir_fd=self._fd))
+                syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
                 step = "move_mount"
                 try:
                     syscalls.move_mount(tree, "", self._fd, name, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
@@ -192,7 +198,7 @@ class Holder:
                     os.unlink(name, dir_fd=self._fd)
                     raise
             finally:
-                os.close(tree)
+                syscalls.close(tree)
         except OSError as error:
             code = error.errno or errno.EIO
             hint = _HINTS.get((code, step), "").format(self.pin_path(name))
@@ -212,7 +218,7 @@ class Holder:
         return fd
 
     def unpin(self, name: str, inode: int) -> bool:
-        """Unmount the pin and remove its file.
+        """Unmount the pin and remove its file; what is left of that is a leftover of the next survey.
 
         Returns: whether the pin was held open by somebody, so that the namespace lives on until that is closed.
         Raises: NamespaceStale where something else is there; MountFailed.
@@ -221,7 +227,7 @@ class Holder:
         held_open = False
         step = "open"
         try:
-            os.close(self.open(name, inode))
+            syscalls.close(self.open(name, inode))
             step = "umount2"
             try:
                 syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW)
@@ -230,12 +236,16 @@ class Holder:
                     raise
                 held_open = True
                 syscalls.umount2(target, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
-            step = "unlink"
-            self.remove_leftover(name)
         except OSError as error:
             raise MountFailed(
                 f"Cannot unpin the namespace '{name}'", step, error.errno or errno.EIO
             ) from error
+        try:
+            self.remove_leftover(name)
+        except (
+            OSError
+        ) as error:  # the namespace has lost its name all the same: the next survey sees the file
+            log.warning("The file of the pin of %s stays for now: %s", name, error.strerror)
         return held_open
 
     def occupied(self, name: str) -> bool:
@@ -252,7 +262,7 @@ class Holder:
 
         These are heard once for each line of mountinfo.  It has the mount's id and the namespace's inode: while it
         stays, and nothing is mounted on that mount, they could say nothing else.  What is not ours is left alone,
-        and logged once.
+        and logged once.  Raises OSError.
         """
         mounted: set[str] = set()
         pins: list[Pin] = []
@@ -276,7 +286,7 @@ class Holder:
                 covered.append(pin)
         self._witnessed = witnessed
         leftovers: list[str] = []
-        for name in os.listdir(self._fd):
+        for name in rootfile.entries(self._fd):
             if name in mounted:
                 continue
             if self._is_leftover(name):
@@ -313,14 +323,14 @@ class Holder:
     def _is_witnessed(self, pin: Pin) -> bool:
         fd = self._open_witnessed(pin.name, pin.inode)
         if fd is not None:
-            os.close(fd)
+            syscalls.close(fd)
         return fd is not None
 
     def _open_witnessed(self, name: str, inode: int) -> int | None:
         """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
 
         First by O_PATH: opening a device or a fifo that was mounted there could block or do something.
-        Raises: OSError where descriptors or memory have run out, which says nothing of the pin.
+        Raises: OSError where it could not be looked at, as without descriptors or memory.
         """
         path = fd = -1
         try:
@@ -331,19 +341,22 @@ class Holder:
                     witnessed, fd = fd, -1
                     return witnessed
         except OSError as error:
-            if error.errno in _EXHAUSTED:
+            if error.errno in _NO_ANSWER:
                 raise
         finally:
             for opened in (path, fd):
                 if opened >= 0:
-                    os.close(opened)
+                    syscalls.close(opened)
         return None
 
     def _is_leftover(self, name: str) -> bool:
-        """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder."""
+        """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.
+
+        Raises OSError.
+        """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
+        except FileNotFoundError:
             return False
         return (
             stat.S_ISREG(status.st_mode)
@@ -356,7 +369,7 @@ class Holder:
 
 def close_host(host: Host) -> None:
     """Close the descriptor of `Holder.host`."""
-    os.close(host.proc)
+    syscalls.close(host.proc)
 
 
 def _open_runtime_directory(path: str) -> int:
@@ -365,7 +378,7 @@ def _open_runtime_directory(path: str) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     status = os.fstat(fd)
     if status.st_uid != 0 or status.st_mode & 0o022:
-        os.close(fd)
+        syscalls.close(fd)
         raise Failed(
             f"{path} must belong to root and be writable by nobody else; correct that and start again."
         )
@@ -383,7 +396,7 @@ def _lock(directory: int) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
     except BaseException:
-        os.close(fd)
+        syscalls.close(fd)
         raise
 
 
@@ -408,7 +421,7 @@ def _lying(directory: int, path: str) -> _Lies:
             if mount.root == os.path.normpath(root):
                 return _Lies.BASE
     finally:
-        os.close(fd)
+        syscalls.close(fd)
     raise Failed(
         f"{path} is covered by a mount that is not mountnsd's; see 'findmnt {path}', "
         f"unmount it with 'umount {path}' and start again."
@@ -427,7 +440,7 @@ def _mount_base(directory: int) -> None:
         syscalls.mount_setattr(tree, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_PRIVATE)
         syscalls.move_mount(tree, "", directory, DIRECTORY, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
     finally:
-        os.close(tree)
+        syscalls.close(tree)
 
 
 def _mount_holder(directory: int) -> None:
@@ -442,7 +455,7 @@ def _mount_holder(directory: int) -> None:
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
         mount = syscalls.fsmount(context, attributes)
     finally:
-        os.close(context)
+        syscalls.close(context)
     base = -1
     try:
         base = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
@@ -450,6 +463,6 @@ def _mount_holder(directory: int) -> None:
         flags = syscalls.MOVE_MOUNT_F_EMPTY_PATH | syscalls.MOVE_MOUNT_T_EMPTY_PATH
         syscalls.move_mount(mount, "", base, "", flags)
     finally:
-        os.close(mount)
+        syscalls.close(mount)
         if base >= 0:
-            os.close(base)
+            syscalls.close(base)

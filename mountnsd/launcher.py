@@ -17,11 +17,10 @@ import errno
 import gc
 import os
 import signal
-import socket
 import threading
 from dataclasses import dataclass
 
-from mountnsd import child, disposal, names, output, program
+from mountnsd import channel, child, disposal, names, output, program, syscalls
 from mountnsd.channel import failure_of, follow
 from mountnsd.named import Namespace
 from mountnsd.program import Request
@@ -95,7 +94,7 @@ class Process:
 
     def _close_if_unused(self) -> None:
         if self._reaped and self._closed:
-            os.close(self.pidfd)
+            syscalls.close(self.pidfd)
             self.pidfd = -1
 
 
@@ -128,11 +127,9 @@ class Launcher:
         with contextlib.ExitStack() as stack:
             try:
                 fds = await _all_descriptors(request, stack)
-                ours, theirs = socket.socketpair()
+                ours, theirs = channel.pair(stack)
             except OSError as error:
                 raise failure_of(what, "open", error.errno) from error
-            stack.enter_context(ours)
-            stack.enter_context(theirs)
             ours.setblocking(False)
             plan = program.plan(request, fds.numbers, theirs.fileno())
             await disposal.begun()  # so that the child inherits no descriptor of other callers
@@ -140,7 +137,7 @@ class Launcher:
                 pid = _fork(plan)
             except OSError as error:
                 raise failure_of(what, "fork", error.errno) from error
-            theirs.close()
+            channel.close(theirs)
             process = _hold(pid, what)
             try:
                 await follow(ours, what)
@@ -163,7 +160,7 @@ async def _all_descriptors(request: Request, stack: contextlib.ExitStack) -> _De
     numbers = dict(request.fds)
     if 0 not in request.numbers:
         numbers[0] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-        stack.callback(os.close, numbers[0])
+        stack.callback(syscalls.close, numbers[0])
     absent = [number for number in (1, 2) if number not in request.numbers]
     if not absent:
         return _Descriptors(numbers, None)
@@ -206,7 +203,7 @@ def _hold(pid: int, what: str) -> Process:
         return Process(pid, pidfd)
     except OSError as error:
         if pidfd >= 0:
-            os.close(pidfd)
+            syscalls.close(pidfd)
         # It ends soon; but nothing that another process has a hand in may hold up the event loop.
         os.kill(pid, signal.SIGKILL)
         threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()

@@ -11,6 +11,7 @@ garbled, foreign or not root's is treated as absent.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -19,7 +20,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mountnsd import names, rootfile
+from mountnsd import names, rootfile, syscalls
 from mountnsd.errors import Failed
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ _SUFFIX = ".json"
 _NEW_SUFFIX = ".json.new"
 _LOCK = "lock"  # in the runtime directory
 _MAX_SIZE = 64 * 1024
+_WITHHELD = (errno.EACCES, errno.ENXIO)  # by a security module; what lies there is a socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,13 @@ class MetadataStore:
         self._fd = rootfile.open_directory(self._path)
         self._lock_path = os.path.join(runtime_directory, _LOCK)
         self._lock = -1
+        self._owed: set[str] = set()  # what could not be removed yet
 
     def close(self) -> None:
         """Close the directory, and give up the lock."""
-        os.close(self._fd)
+        syscalls.close(self._fd)
         if self._lock >= 0:
-            os.close(self._lock)
+            syscalls.close(self._lock)
 
     def lock(self, patience: float = 3.0) -> None:
         """Be the only one who keeps this directory, until `close` or death.
@@ -91,26 +94,24 @@ class MetadataStore:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(self._lock_path)
                 elif time.monotonic() >= end:
-                    os.close(fd)
+                    syscalls.close(fd)
                     raise Failed(f"Another mountnsd keeps {self._path} already; stop it first.") from None
                 else:
                     time.sleep(0.02)
             except FileNotFoundError:
                 pass  # replaced between our open and our look
-            os.close(fd)
+            syscalls.close(fd)
 
     def prepare(self, name: str, metadata: Metadata) -> None:
         """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""
         self._fd = rootfile.current_directory(self._path, self._fd)
         self._unlink(f".{name}{_NEW_SUFFIX}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(f".{name}{_NEW_SUFFIX}", flags, 0o600, dir_fd=self._fd)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(asdict(metadata), file)
+        rootfile.write(f".{name}{_NEW_SUFFIX}", json.dumps(asdict(metadata)).encode(), self._fd)
 
     def commit(self, name: str) -> None:
         """Make what `prepare` wrote valid, at once and whole.  Raises OSError."""
         os.rename(f".{name}{_NEW_SUFFIX}", f"{name}{_SUFFIX}", src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        self._owed -= {f".{name}{_NEW_SUFFIX}", f"{name}{_SUFFIX}"}
 
     def discard(self, name: str) -> None:
         """Forget what `prepare` wrote."""
@@ -120,19 +121,27 @@ class MetadataStore:
         """Forget `name`."""
         self._unlink(f"{name}{_SUFFIX}")
 
+    def tidy(self) -> None:
+        """Try again to remove what could not be removed."""
+        for entry in tuple(self._owed):
+            self._unlink(entry)
+
     def prepared(self) -> set[str]:
         """Names whose metadata was prepared and never made valid: creations that were cut short."""
-        entries = (entry for entry in os.listdir(self._fd) if entry.startswith("."))
+        entries = (entry for entry in rootfile.entries(self._fd) if entry.startswith("."))
         found = (entry[1 : -len(_NEW_SUFFIX)] for entry in entries if entry.endswith(_NEW_SUFFIX))
         return {name for name in found if names.is_valid(name)}
 
     def names(self) -> set[str]:
         """Names that have metadata."""
-        found = (entry[: -len(_SUFFIX)] for entry in os.listdir(self._fd) if entry.endswith(_SUFFIX))
+        found = (entry[: -len(_SUFFIX)] for entry in rootfile.entries(self._fd) if entry.endswith(_SUFFIX))
         return {name for name in found if names.is_valid(name)}
 
     def read(self, name: str) -> Metadata | None:
-        """The metadata of `name`, or None where there is none that can be believed (which is logged)."""
+        """The metadata of `name`, or None where there is none that can be believed (which is logged).
+
+        Raises: OSError where it cannot be told now, as without descriptors.
+        """
         return self._read(name, f"{name}{_SUFFIX}")
 
     def read_prepared(self, name: str) -> Metadata | None:
@@ -145,6 +154,8 @@ class MetadataStore:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno not in _WITHHELD:
+                raise
             log.warning("Metadata of namespace %s cannot be read: %s", name, error.strerror)
         except rootfile.Untrusted as error:
             log.warning("Metadata of namespace %s is ignored: %s", name, error)
@@ -157,8 +168,14 @@ class MetadataStore:
             os.unlink(entry, dir_fd=self._fd)
         except FileNotFoundError:
             pass
-        except OSError as error:  # a directory of that name, say: not ours
+        except IsADirectoryError as error:  # not ours
             log.warning("Left alone in the metadata: %s: %s", names.shown(entry), error.strerror)
+        except OSError as error:
+            if entry not in self._owed:
+                log.warning("Left for now in the metadata: %s: %s", names.shown(entry), error.strerror)
+            self._owed.add(entry)
+            return
+        self._owed.discard(entry)
 
 
 def _decode(text: bytes) -> Metadata:

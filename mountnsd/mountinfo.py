@@ -14,6 +14,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mountnsd import syscalls
+
+_PIECE = 1 << 16  # bytes that are asked for at once
+
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -112,11 +116,15 @@ def read(
     Raises: OSError; EFBIG where there are more.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-    with os.fdopen(fd, "rb") as file:
-        text = file.read(-1 if most is None else most + 1)
-    if most is not None and len(text) > most:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-    return os.fsdecode(text)
+    try:
+        text = bytearray()
+        while piece := os.read(fd, _PIECE):
+            text += piece
+            if most is not None and len(text) > most:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        return os.fsdecode(bytes(text))
+    finally:
+        syscalls.close(fd)
 
 
 def id_of(fd: int, proc: int | None = None) -> int:
@@ -127,9 +135,12 @@ def id_of(fd: int, proc: int | None = None) -> int:
     """
     path = f"thread-self/fdinfo/{fd}" if proc is not None else f"/proc/thread-self/fdinfo/{fd}"
     opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-    with os.fdopen(opened, encoding="ascii", errors="replace") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key == "mnt_id":
-                return int(value)
+    try:
+        text = os.read(opened, _PIECE).decode("ascii", "replace")
+    finally:
+        syscalls.close(opened)
+    for line in text.split("\n"):
+        key, _, value = line.partition(":")
+        if key == "mnt_id":
+            return int(value)
     raise OSError(errno.ENODATA, "fdinfo has no mnt_id")

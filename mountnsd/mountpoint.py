@@ -59,7 +59,7 @@ def _open_making(where: str, mode: int) -> int:
             _mkdir(fd, part, mode)
             below = _open(fd, part)
         finally:
-            os.close(fd)
+            syscalls.close(fd)
         fd = below
     return fd
 
@@ -93,5 +93,5 @@ def _first_link(where: str) -> str:
             if stat.S_ISLNK(os.fstat(fd).st_mode):
                 return path
         finally:
-            os.close(fd)
+            syscalls.close(fd)
     return where

@@ -126,7 +126,7 @@ def _mount_alone(namespace: int, request: MountRequest) -> None:
     finally:
         for fd in (context, tree, target):
             if fd >= 0:
-                os.close(fd)
+                syscalls.close(fd)
 
 
 def unmount(namespace: int, where: str, lazy: bool) -> None:
@@ -158,7 +158,7 @@ def _umount(where: str, flags: int) -> None:
     try:
         os.fchdir(fd)
     finally:
-        os.close(fd)
+        syscalls.close(fd)
     syscalls.umount2(name, syscalls.UMOUNT_NOFOLLOW | flags)
 
 
@@ -208,7 +208,7 @@ def _clone(request: MountRequest) -> int:
         flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | request.bind
         tree = syscalls.open_tree(source, "", flags)
     finally:
-        os.close(source)
+        syscalls.close(source)
     try:
         syscalls.mount_setattr(
             tree,
@@ -219,7 +219,7 @@ def _clone(request: MountRequest) -> int:
             propagation=syscalls.MS_SLAVE,
         )
     except BaseException:
-        os.close(tree)
+        syscalls.close(tree)
         raise
     return tree
 
@@ -253,7 +253,7 @@ def _check_layers(request: MountRequest) -> None:
     The kernel looks them up again.  Raises: OSError as mountpoint.open_target.
     """
     for layer in (*request.layers("upperdir"), *request.layers("workdir")):
-        os.close(mountpoint.open_target(layer, request.mkdir))
+        syscalls.close(mountpoint.open_target(layer, request.mkdir))
 
 
 def _mount_long(target: int, request: MountRequest) -> None:

@@ -100,7 +100,7 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
         try:
             fd = _copy_above(host, origin)
         finally:
-            os.close(origin)
+            syscalls.close(origin)
         step = "set the propagation"
         if apart:
             _set_propagation(propagation)  # first: what happens inside from here on stays inside
@@ -118,7 +118,7 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
             _set_propagation(propagation)
     except OSError as error:
         if fd >= 0:
-            os.close(fd)
+            syscalls.close(fd)
         raise MountFailed("Cannot make the namespace", step, error.errno or errno.EIO, hint) from error
     return fd
 
@@ -141,10 +141,15 @@ def _copy_above(host: Host, origin: int) -> int:
         join(origin)
         syscalls.unshare(syscalls.CLONE_NEWNS)
         fd = _own(host)
-        number = syscalls.mntns_id(fd)
-        if number == 0 or number > host.id:
+        above = False
+        try:
+            number = syscalls.mntns_id(fd)
+            above = number == 0 or number > host.id
+        finally:
+            if not above:
+                syscalls.close(fd)
+        if above:
             return fd
-        os.close(fd)
     raise OSError(errno.EINVAL, "every new namespace is numbered below the host's")
 
 
@@ -202,7 +207,7 @@ def _detach_holders(host: Host, apart: bool) -> None:
             os.fchdir(host.proc)  # this thread's working directory is its own
             syscalls.umount2(f"thread-self/fd/{fd}", syscalls.MNT_DETACH)
         finally:
-            os.close(fd)
+            syscalls.close(fd)
 
 
 def _open_cached(path: str) -> int:

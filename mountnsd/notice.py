@@ -9,6 +9,7 @@ import logging
 import os
 import select
 
+from mountnsd import syscalls
 from mountnsd.errors import Error
 from mountnsd.registry import Registry
 
@@ -36,7 +37,7 @@ class Notice:
             self._timer.cancel()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
-        os.close(self._mountinfo)
+        syscalls.close(self._mountinfo)
 
     def _changed(self) -> None:
         self._loop.remove_reader(self._epoll.fileno())

@@ -21,7 +21,7 @@ import os
 import stat
 from pathlib import Path
 
-from mountnsd import helper
+from mountnsd import helper, syscalls
 from systemd import journal
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/stdout")
@@ -48,7 +48,7 @@ class Output:
 
     def started(self, pid: int) -> None:
         """The process `pid` has its copy: close ours, and relay what it writes until nobody can write any more."""
-        os.close(self.fd)
+        syscalls.close(self.fd)
         self.fd = -1
         if self._relayed is not None:
             _Relay(self._relayed, f"{self._namespace}[{pid}]")
@@ -58,7 +58,7 @@ class Output:
         """Close what is still ours; doing so twice is harmless."""
         for fd in (self.fd, self._relayed):
             if fd is not None and fd >= 0:
-                os.close(fd)
+                syscalls.close(fd)
         self.fd, self._relayed = -1, None
 
 
@@ -84,8 +84,8 @@ async def open_for(namespace: str, uid: int, gid: int) -> Output:
             write_fd, uid, gid
         )  # so that `echo > /dev/stderr`, which opens it anew, works as on a terminal
     except BaseException:
-        os.close(read_fd)
-        os.close(write_fd)
+        syscalls.close(read_fd)
+        syscalls.close(write_fd)
         raise
     return Output(namespace, write_fd, read_fd)
 
@@ -137,7 +137,7 @@ class _Relay:
         pause = max(_PAUSE if len(data) == _CHUNK else 0.0, (len(lines) - _BURST) / _LINES_A_SECOND)
         if not data:
             self._loop.remove_reader(self._fd)
-            os.close(self._fd)
+            syscalls.close(self._fd)
             lines.append(self._pending)
         elif pause > 0:
             self._loop.remove_reader(self._fd)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from mountnsd import helper
+from mountnsd import helper, syscalls
 
 _PREFIX = "mnt:["
 _LINKS_OF_ONE = 3  # to /proc/PID/task of a process that has one thread: two, and one for each
@@ -68,7 +68,7 @@ def _of_threads(pid: int, directory: int | None) -> Iterator[int]:
         try:
             threads = os.listdir(tasks)
         finally:
-            os.close(tasks)
+            syscalls.close(tasks)
     except OSError as error:
         if error.errno in _NOT_TO_BE_SEEN:
             return
@@ -107,7 +107,7 @@ def namespace_of_living(pid: int) -> int | None:
     except OSError:
         return None
     finally:
-        os.close(pidfd)
+        syscalls.close(pidfd)
 
 
 def _pids() -> Iterator[int]:
@@ -157,7 +157,7 @@ def _describe(pid: int, inode: int, threads: bool) -> Process | None:
         raise
     finally:
         if directory >= 0:
-            os.close(directory)
+            syscalls.close(directory)
     return Process(pid, uid, command)
 
 
@@ -201,4 +201,4 @@ def _signal(pid: int, inode: int, number: signal.Signals) -> bool:
     except OSError:
         return False
     finally:
-        os.close(pidfd)
+        syscalls.close(pidfd)

@@ -14,7 +14,7 @@ import re
 import secrets
 from dataclasses import asdict, dataclass, fields, replace
 
-from mountnsd import names, rootfile
+from mountnsd import names, rootfile, syscalls
 from mountnsd.named import Namespace
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Records:
         self._fd = rootfile.open_directory(self._path)
 
     def close(self) -> None:
-        os.close(self._fd)
+        syscalls.close(self._fd)
 
     def write(self, origin: Origin) -> str:
         """Keep `origin`; returns its number.  Raises OSError (ENOSPC)."""
@@ -83,10 +83,8 @@ class Records:
     def _write(self, number: str, origin: Origin) -> None:
         new = f".{number}.new"
         self._unlink(new)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        rootfile.write(new, json.dumps(asdict(origin)).encode(), self._fd)
         try:
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                json.dump(asdict(origin), file)
             os.rename(new, number + _SUFFIX, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except BaseException:
             self._unlink(new)
@@ -99,7 +97,7 @@ class Records:
     def all(self) -> dict[str, Origin]:
         """What is kept, by number; what cannot be believed is dropped."""
         found = {}
-        for entry in os.listdir(self._fd):
+        for entry in rootfile.entries(self._fd):
             number = entry.removesuffix(_SUFFIX)
             try:
                 if not _NUMBER.fullmatch(number) or not entry.endswith(_SUFFIX):

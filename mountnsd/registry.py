@@ -69,7 +69,7 @@ class Registry:
 
     def close(self) -> None:
         """Close what is open; the namespaces stay."""
-        os.close(self._mountinfo)
+        syscalls.close(self._mountinfo)
         close_host(self.host)
         self.holder.close()
         self._metadata.close()
@@ -184,38 +184,38 @@ class Registry:
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
-            fd = await helper.run(lambda: namespace.make(host, propagation), discard=os.close)
+            fd = await helper.run(lambda: namespace.make(host, propagation), discard=syscalls.close)
         else:
             copied = self.open(source or self.get(options.source))
             fd = await helper.run(
                 lambda: namespace.make(host, propagation, copied),
-                discard=os.close,
-                always=lambda: os.close(copied),
+                discard=syscalls.close,
+                always=lambda: syscalls.close(copied),
                 lane="copy",  # what is inside there may hang a look; the others need not wait for that
             )
         try:
             if options.mounts:  # before it has its name: what fails leaves nothing
                 inside = os.dup(fd)
                 work = partial(mounts_inside.mount_all, inside, options.mounts)
-                await helper.run(work, always=partial(os.close, inside), lane="declared")
+                await helper.run(work, always=partial(syscalls.close, inside), lane="declared")
             return self._keep(name, fd, owner, options)
         finally:
-            os.close(fd)
+            syscalls.close(fd)
 
     def _keep(self, name: str, fd: int, owner: int, options: CreateOptions) -> Namespace:
         """Write, pin, make valid: in this order, so that a crash leaves what recovery can tell apart."""
-        inode = os.fstat(fd).st_ino
-        metadata = Metadata(
-            inode=inode,
-            id=syscalls.mntns_id(fd),
-            owner=owner,
-            created_usec=max(time.time_ns() // 1000, 0),
-            propagation=options.propagation.value,
-            description=options.description,
-            labels=options.labels,
-        )
         pinned = False
         try:
+            inode = os.fstat(fd).st_ino
+            metadata = Metadata(
+                inode=inode,
+                id=syscalls.mntns_id(fd),
+                owner=owner,
+                created_usec=max(time.time_ns() // 1000, 0),
+                propagation=options.propagation.value,
+                description=options.description,
+                labels=options.labels,
+            )
             self._metadata.prepare(name, metadata)
             self.holder.pin(name, fd)
             pinned = True
@@ -281,7 +281,8 @@ class Registry:
     def recover(self) -> None:
         """Take in what is in the holder, undo creations that were cut short, drop metadata of what is gone.
 
-        Raises: Failed where another daemon keeps the same runtime directory.
+        Raises: Failed where another daemon keeps the same runtime directory; MountFailed, OSError where something
+            cannot be undone or read: nothing of it is taken in then, and the next start tries again.
         """
         self._metadata.lock()
         unfinished = self._metadata.prepared()
@@ -295,7 +296,7 @@ class Registry:
                     "The creation of namespace %s was cut short: undone",
                     pin.name,
                 )
-                with suppress(MountFailed, NamespaceStale):
+                with suppress(NamespaceStale):
                     self.holder.unpin(pin.name, pin.inode)
         for name in unfinished:
             self._metadata.discard(name)
@@ -307,6 +308,7 @@ class Registry:
 
     def refresh(self, always: bool = False) -> None:
         """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
+        self._metadata.tidy()
         if not (self._poll.poll(0) or self._look_again or always):
             return
         self._look_again = True  # until this look has come to its end: a change is told of only once
@@ -334,8 +336,12 @@ class Registry:
                 self._adopt(pin, state)
         for name in survey.leftovers:
             if name not in self._reservations:
-                log.warning("Removed what was left of the namespace %s: a file without a pin", name)
-                self.holder.remove_leftover(name)
+                try:
+                    self.holder.remove_leftover(name)
+                    log.warning("Removed what was left of the namespace %s: a file without a pin", name)
+                except OSError as error:
+                    log.warning("What is left of the namespace %s stays for now: %s", name, error.strerror)
+                    self._look_again = True
 
     def _replace_holder(self) -> None:
         lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
@@ -371,7 +377,7 @@ class Registry:
                 try:
                     number = syscalls.mntns_id(fd)
                 finally:
-                    os.close(fd)
+                    syscalls.close(fd)
         metadata = self._metadata.read(pin.name)
         if metadata is not None and metadata.inode == pin.inode and number in (0, metadata.id):
             return metadata
@@ -430,7 +436,7 @@ class Registry:
 
     async def _inside(self, found: Namespace, work: Callable[[int], helper.T]) -> helper.T:
         fd = self.open(found)
-        return await helper.run(lambda: work(fd), always=lambda: os.close(fd), lane="inside")
+        return await helper.run(lambda: work(fd), always=lambda: syscalls.close(fd), lane="inside")
 
 
 def _busy(name: str, inside: list[Process], what: str) -> str:

@@ -10,6 +10,8 @@ import os
 import stat
 from contextlib import suppress
 
+from mountnsd import syscalls
+
 log = logging.getLogger(__name__)
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -40,14 +42,12 @@ def read(path: str, most: int, dir_fd: int | None = None) -> bytes:
             raise Untrusted("it is not root's")
         if status.st_mode & 0o022:
             raise Untrusted("others than root can write it")
-        content = bytearray()
-        while piece := os.read(fd, most + 1 - len(content)):
-            content += piece
+        content = whole(fd, most + 1)
         if len(content) > most:
             raise Untrusted(f"it is longer than {most} bytes")
-        return bytes(content)
+        return content
     finally:
-        os.close(fd)
+        syscalls.close(fd)
 
 
 def open_directory(path: str) -> int:
@@ -60,11 +60,15 @@ def open_directory(path: str) -> int:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             error.strerror = "this is to be a directory, and no link to one; remove what is there"
         raise
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid():
-        os.fchown(fd, os.geteuid(), -1)
-    if stat.S_IMODE(status.st_mode) != 0o700:
-        os.fchmod(fd, 0o700)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid():
+            os.fchown(fd, os.geteuid(), -1)
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            os.fchmod(fd, 0o700)
+    except BaseException:
+        syscalls.close(fd)
+        raise
     return fd
 
 
@@ -81,5 +85,41 @@ def current_directory(path: str, fd: int) -> int:
             return fd
     replacement = open_directory(path)
     log.error("The directory %s was replaced by somebody: what was in it is lost", path)
-    os.close(fd)
+    syscalls.close(fd)
     return replacement
+
+
+def whole(fd: int, most: int) -> bytes:
+    """What an open file (borrowed) has, at most so many bytes.  Raises OSError."""
+    content = bytearray()
+    while piece := os.read(fd, most - len(content)):
+        content += piece
+    return bytes(content)
+
+
+def entries(directory: int) -> list[str]:
+    """The names in an open directory (borrowed), from its beginning, wherever a reading of it was cut short before.
+
+    Raises OSError.
+    """
+    os.lseek(directory, 0, os.SEEK_SET)
+    return os.listdir(directory)
+
+
+def write(path: str, content: bytes, dir_fd: int) -> None:
+    """Make a file that only root can read, with that content.  Where that fails, there is none.
+
+    Raises: OSError: EEXIST, ENOSPC, and so on.
+    """
+    fd = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd
+    )
+    try:
+        try:
+            while content:
+                content = content[os.write(fd, content) :]
+        finally:
+            os.close(fd)
+    except BaseException:
+        os.unlink(path, dir_fd=dir_fd)
+        raise

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 BUS_NAME = "org.mountnsd1"
 # Methods that do something.  The others only answer, and who wants no answer wants nothing.
 ACTING = frozenset({"Create", "Destroy", "Enter", "Mount", "Unmount"})
+_NO_ROOM = "mountnsd has no descriptor or memory left for this; try again later."
+_FAULT = "mountnsd has a fault; its log says more ('journalctl -u mountnsd')."
 _COUNT_DELAY = 0.1  # seconds, for which changes of Count are gathered
 
 
@@ -152,8 +154,13 @@ class Service:
             self._bus.error(call, Failed("mountnsd is stopping; call again."))
             raise
         except Exception as error:  # nothing of it may reach the caller
-            log.exception("A fault in %s.%s", names.shown(call.interface), names.shown(call.member))
-            self._bus.error(call, _fault(error))
+            what = f"{names.shown(call.interface)}.{names.shown(call.member)}"
+            if _is_exhaustion(error):
+                log.error("No room for %s: %s", what, error)
+                self._bus.error(call, LimitsExceeded(_NO_ROOM))
+            else:
+                log.exception("A fault in %s", what)
+                self._bus.error(call, Failed(_FAULT))
         finally:
             call.fds.close()
             if counted is not None:
@@ -291,8 +298,6 @@ class Service:
         self._bus.signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", owner, changed, [])
 
 
-def _fault(error: Exception) -> Error:
-    """What a caller is told of a fault of ours."""
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        return LimitsExceeded("mountnsd has no descriptor or memory left for this; try again later.")
-    return Failed("mountnsd has a fault; its log says more ('journalctl -u mountnsd').")
+def _is_exhaustion(error: Exception) -> bool:
+    """Whether it is no fault of ours that something has run out."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

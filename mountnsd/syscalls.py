@@ -10,11 +10,15 @@ prctl(2), ioctl_ns(2), and the kernel's include/uapi/linux/mount.h for the
 file-descriptor based mount API, which man-pages 6 describes only in part.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
-import fcntl
 import os
-import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # sched.h
 CLONE_FS = 0x00000200
@@ -173,6 +177,7 @@ _libc.mount_setattr.argtypes = (
     ctypes.POINTER(_MountAttr),
     ctypes.c_size_t,
 )
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
 
@@ -188,6 +193,20 @@ _HINTS = {
 }
 
 
+# Python makes a call again that a signal interrupted (PEP 475), and so do we; but not for ever: EINTR can also be the
+# word of a FUSE server.
+_TRIES = 32
+
+
+def _again(function: Callable[..., int], *arguments: object) -> int:
+    """The result of a call, made again when a signal interrupted it."""
+    for _ in range(_TRIES - 1):
+        result = function(*arguments)
+        if result >= 0 or ctypes.get_errno() != errno.EINTR:
+            return result
+    return function(*arguments)
+
+
 def _check(result: int, call: str, path: str | bytes | None = None) -> int:
     """Return a system call's result, or raise OSError(errno, text, path)."""
     if result >= 0:
@@ -200,7 +219,7 @@ def _check(result: int, call: str, path: str | bytes | None = None) -> int:
 
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces of its own, unshare(2)."""
-    _check(_libc.unshare(flags), "unshare")
+    _check(_again(_libc.unshare, flags), "unshare")
 
 
 def setns(fd: int, nstype: int) -> None:
@@ -209,13 +228,14 @@ def setns(fd: int, nstype: int) -> None:
     For a mount namespace the thread must not share its filesystem attributes:
     call `unshare(CLONE_FS)` first in a process with more than one thread.
     """
-    _check(_libc.setns(fd, nstype), "setns")
+    _check(_again(_libc.setns, fd, nstype), "setns")
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
     """Mount, remount, bind or change propagation, mount(2).  None stands for NULL."""
     _check(
-        _libc.mount(
+        _again(
+            _libc.mount,
             None if source is None else os.fsencode(source),
             os.fsencode(target),
             None if fstype is None else os.fsencode(fstype),
@@ -229,40 +249,45 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 def umount2(target: str, flags: int = 0) -> None:
     """Unmount what is topmost at `target`, umount2(2)."""
-    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+    _check(_again(_libc.umount2, os.fsencode(target), flags), "umount2", target)
 
 
 def open_tree(dirfd: int, path: str, flags: int) -> int:
     """A descriptor of the mount at `path`, or with OPEN_TREE_CLONE of a detached copy of it, open_tree(2)."""
-    return _check(_libc.open_tree(dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC), "open_tree", path)
+    result = _again(_libc.open_tree, dirfd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)
+    return _check(result, "open_tree", path)
 
 
 def move_mount(from_dirfd: int, from_path: str, to_dirfd: int, to_path: str, flags: int) -> None:
     """Attach or move a mount, move_mount(2)."""
-    result = _libc.move_mount(from_dirfd, os.fsencode(from_path), to_dirfd, os.fsencode(to_path), flags)
+    source, target = os.fsencode(from_path), os.fsencode(to_path)
+    result = _again(_libc.move_mount, from_dirfd, source, to_dirfd, target, flags)
     _check(result, "move_mount", to_path)
 
 
 def fsopen(fstype: str) -> int:
     """A descriptor of a new filesystem context, fsopen(2)."""
-    return _check(_libc.fsopen(os.fsencode(fstype), FSOPEN_CLOEXEC), "fsopen")
+    return _check(_again(_libc.fsopen, os.fsencode(fstype), FSOPEN_CLOEXEC), "fsopen")
 
 
 def fsconfig_set(fd: int, key: str, value: str | None = None) -> None:
     """Set a flag (value None) or a string parameter of a filesystem context, fsconfig(2)."""
     command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
     encoded = None if value is None else os.fsencode(value)
-    _check(_libc.fsconfig(fd, command, os.fsencode(key), encoded, 0), "fsconfig", key)
+    _check(_again(_libc.fsconfig, fd, command, os.fsencode(key), encoded, 0), "fsconfig", key)
 
 
 def fsconfig_create(fd: int) -> None:
-    """Make the filesystem of a configured context, fsconfig(2)."""
+    """Make the filesystem of a configured context, fsconfig(2).
+
+    Raises: OSError; EINTR, too: the context is spent with the first try.
+    """
     _check(_libc.fsconfig(fd, FSCONFIG_CMD_CREATE, None, None, 0), "fsconfig")
 
 
 def fsmount(fd: int, attributes: int) -> int:
     """A descriptor of a detached mount of a made filesystem, with MOUNT_ATTR_* attributes, fsmount(2)."""
-    return _check(_libc.fsmount(fd, FSMOUNT_CLOEXEC, attributes), "fsmount")
+    return _check(_again(_libc.fsmount, fd, FSMOUNT_CLOEXEC, attributes), "fsmount")
 
 
 def mount_setattr(
@@ -270,13 +295,10 @@ def mount_setattr(
 ) -> None:
     """Change attributes (MOUNT_ATTR_*) and propagation (MS_*) of a mount, mount_setattr(2)."""
     attributes = _MountAttr(attr_set, attr_clr, propagation, 0)
-    _check(
-        _libc.mount_setattr(
-            dirfd, os.fsencode(path), flags, ctypes.byref(attributes), ctypes.sizeof(attributes)
-        ),
-        "mount_setattr",
-        path,
-    )
+    size = ctypes.sizeof(attributes)
+    pointer = ctypes.byref(attributes)
+    result = _again(_libc.mount_setattr, dirfd, os.fsencode(path), flags, pointer, size)
+    _check(result, "mount_setattr", path)
 
 
 def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
@@ -287,7 +309,8 @@ def openat2(dirfd: int, path: str, flags: int, resolve: int) -> int:
     how = _OpenHow(flags, 0, resolve)
     size = ctypes.c_long(ctypes.sizeof(how))
     # A variadic call: only int, pointer and long arguments are passed as the kernel takes them.
-    result = _libc.syscall(_SYS_OPENAT2, dirfd, ctypes.c_char_p(os.fsencode(path)), ctypes.byref(how), size)
+    name = ctypes.c_char_p(os.fsencode(path))
+    result = _again(_libc.syscall, _SYS_OPENAT2, dirfd, name, ctypes.byref(how), size)
     return _check(result, "openat2", path)
 
 
@@ -304,13 +327,13 @@ def open_cached(path: str) -> int:
 def fstatfs_type(fd: int) -> int:
     """The magic number (f_type) of the filesystem that `fd` is on, fstatfs(2)."""
     buffer = _Statfs()
-    _check(_libc.fstatfs(fd, ctypes.byref(buffer)), "fstatfs")
+    _check(_again(_libc.fstatfs, fd, ctypes.byref(buffer)), "fstatfs")
     return int(buffer.f_type)
 
 
 def ns_type(fd: int) -> int:
     """The CLONE_NEW* type of the namespace that `fd` refers to, ioctl_ns(2).  ENOTTY: not a namespace."""
-    return fcntl.ioctl(fd, NS_GET_NSTYPE)
+    return _check(_again(_libc.ioctl, fd, NS_GET_NSTYPE, 0), "ioctl")
 
 
 def mntns_id(fd: int) -> int:
@@ -318,14 +341,14 @@ def mntns_id(fd: int) -> int:
 
     NS_GET_MNTNS_ID, Linux 6.11, include/uapi/linux/nsfs.h.
     """
-    buffer = bytearray(8)
+    number = ctypes.c_uint64()
     try:
-        fcntl.ioctl(fd, NS_GET_MNTNS_ID, buffer, True)
+        _check(_again(_libc.ioctl, fd, NS_GET_MNTNS_ID, ctypes.byref(number)), "ioctl")
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
             return 0
         raise
-    return int.from_bytes(buffer, sys.byteorder)
+    return number.value
 
 
 def set_no_new_privs() -> None:
@@ -402,7 +425,20 @@ def load_unwinder() -> None:
 
 def close_range(first: int, last: int) -> None:
     """Close the descriptors from `first` to `last`, both included, without looking at /proc, close_range(2)."""
-    _check(_libc.close_range(first, last, 0), "close_range")
+    _check(_again(_libc.close_range, first, last, 0), "close_range")
+
+
+def close(fd: int) -> None:
+    """Close a descriptor to which nothing was written, close(2).
+
+    It is gone whatever the kernel says; an error would only keep the caller from what is left to do.
+    Raises: OSError: EBADF: it was no descriptor.
+    """
+    try:
+        os.close(fd)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
 
 
 def join_new_session_keyring() -> None:
@@ -413,5 +449,8 @@ def join_new_session_keyring() -> None:
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number is None:
         return
-    if _libc.syscall(number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0 and ctypes.get_errno() != errno.ENOSYS:
+    if (
+        _again(_libc.syscall, number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0
+        and ctypes.get_errno() != errno.ENOSYS
+    ):
         _check(-1, "keyctl")

@@ -21,9 +21,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mountnsd import cgroup, handover, names, program, starter, units, waiting
+from mountnsd import cgroup, handover, names, program, starter, syscalls, units, waiting
 from mountnsd.bus import CallError, Disconnected, Variant
-from mountnsd.channel import failure_of, follow
+from mountnsd.channel import close, failure_of, follow, pair
 from mountnsd.errors import EnterFailed
 from mountnsd.named import Namespace
 from mountnsd.program import Request
@@ -150,17 +150,13 @@ class TransientLauncher:
     ) -> socket.socket:
         """Start the unit and hand the plan over; returns our end of the channel.  Raises EnterFailed."""
         try:
-            ours, theirs = socket.socketpair()
-            stack.enter_context(ours)
-            stack.enter_context(theirs)
-            sending, taking = socket.socketpair()
-            stack.enter_context(sending)
-            stack.enter_context(taking)
+            ours, theirs = pair(stack)
+            sending, taking = pair(stack)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             fds = dict(request.fds)
             if 0 not in request.numbers:
                 fds[0] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-                stack.callback(os.close, fds[0])
+                stack.callback(syscalls.close, fds[0])
         except OSError as error:
             raise failure_of(what, "open", error.errno) from error
         kept = tuple(fd for fd in (1, 2) if fd not in request.numbers)
@@ -187,7 +183,7 @@ class TransientLauncher:
         except (OSError, TimeoutError) as error:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.ETIMEDOUT
             raise failure_of(what, "sendmsg", code) from error
-        theirs.close()
+        close(theirs)
         return ours
 
 
@@ -244,6 +240,6 @@ async def _introduced(channel: socket.socket, what: str) -> tuple[int, int]:
     # As long as the other end is open the process lives that said its pid: then it was its.
     with contextlib.suppress(BlockingIOError):
         channel.recv(1, socket.MSG_PEEK)
-        os.close(pidfd)
+        syscalls.close(pidfd)
         raise failure_of(what, "start", errno.ECANCELED)
     return pid, pidfd

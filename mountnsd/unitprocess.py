@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mountnsd import cgroup, names, waiting
+from mountnsd import cgroup, names, syscalls, waiting
 from mountnsd.bus import CallError, Disconnected
 from mountnsd.records import Origin, Records
 from mountnsd.units import Main, Units
@@ -150,9 +150,9 @@ class UnitProcess:
             if not (await self._units.main(self._unit)).code:
                 return pidfd
         except BaseException:
-            os.close(pidfd)
+            syscalls.close(pidfd)
             raise
-        os.close(pidfd)  # the pid may be another process's by now
+        syscalls.close(pidfd)  # the pid may be another process's by now
         return -1
 
     async def _status(self) -> tuple[int, int]:
@@ -202,5 +202,5 @@ class UnitProcess:
 
     def _close_if_unused(self) -> None:
         if self._closed and (self.exited.done() or self._task.done()) and self.pidfd >= 0:
-            os.close(self.pidfd)
+            syscalls.close(self.pidfd)
             self.pidfd = -1

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,11 @@ from support.contract import (
     refused,
 )
 from support.daemon import Daemon, copy_program
-from support.ground import Ground, contained, fd_count, host_mounts
-from support.killing import killed_at
+from support.ground import Ground, contained, host_mounts
 from support.polkit import Polkit
 
-from mountnsd import declaration, syscalls
+from mountnsd import declaration
 from mountnsd.errors import MountFailed
-from mountnsd.options import DestroyOptions
-from mountnsd.registry import Registry
 
 MOUNT = "[[mount]]\nwhat = {}\nwhere = {}\ntype = {}\noptions = {}\n"
 
@@ -395,59 +392,3 @@ def test_what_is_shared_with_the_host_is_undone_there(directory: Path, place: Pa
     assert contained(lambda: made(text)) == ("", 2)
     error, left = contained(lambda: made(text + fails))
     assert ("mount[3]" in error, left) == (True, 0)
-
-
-MOUNTING = {
-    os: ("open", "close", "unlink", "rename", "fstat", "mkdir"),
-    syscalls: (
-        "open_tree",
-        "move_mount",
-        "mount_setattr",
-        "fsopen",
-        "fsmount",
-        "setns",
-        "mount",
-        "openat2",
-        "mntns_id",
-    ),
-}
-
-
-@pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
-def test_killed_at_each_step(directory: Path, place: Path) -> None:
-    """A real SIGKILL before every call of the system: the namespace is there whole, or nothing of it."""
-    before = fd_count()
-    text = "\n".join(build(place)).encode()
-    found, wrong = declaration.examine("build", "FILE", text)
-    assert wrong == []
-
-    def work(arm: Callable[[], None]) -> None:
-        registry: Registry = ground.start()
-        arm()
-        asyncio.run(registry.create("build", 0, found.options))
-
-    with Ground(directory) as ground:
-        ground.stop()
-        acknowledged, step, whole = False, 0, 0
-        while not acknowledged:
-            calls, acknowledged = killed_at(step, work, MOUNTING)
-            registry = ground.start()
-            names_there = [one.name for one in registry.all()]
-            if "rename" in calls:
-                assert names_there == ["build"]
-                mounts = asyncio.run(registry.mounts(registry.get("build")))
-                assert sum(mount.target.startswith(str(place)) for mount in mounts) == 3
-                whole += 1
-                asyncio.run(registry.destroy(registry.get("build"), DestroyOptions()))
-            else:
-                assert names_there == []
-            assert ground.lying() == (set(), set())
-            assert leaks.mounts_below(place) == []
-            ground.stop()
-            step += 1
-        assert calls.count("move_mount") == 4
-        assert whole > 0
-        assert step > 30
-        ground.start()
-    assert fd_count() == before
-    print(f"a declared creation was killed at {step - 1} steps; it was there after {whole - 1} of them")

@@ -5,19 +5,17 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.buses import PrivateBus
 from support.client import Client
 from support.daemon import Daemon
 from support.ground import Ground, fd_count, run
-from support.killing import killed_at
 
 from mountnsd.named import Namespace
-from mountnsd.options import CreateOptions, DestroyOptions
+from mountnsd.options import CreateOptions
 from mountnsd.registry import Registry
 
 OPTIONS = CreateOptions(description="build", labels={"k": "v"})
@@ -116,97 +114,6 @@ class TestWhatACrashLeaves:
         kept.mkdir()
         found = ground.restart().get("a")
         assert (found.inode, found.owner) == (inode, 0)
-
-
-class TestKilledAtEachStep:
-    """A real SIGKILL before every single call that a creation or a destruction makes of the system."""
-
-    def test_of_a_creation(self, ground: Ground) -> None:
-        def work(arm: Callable[[], None]) -> None:
-            registry = ground.restart()
-            keep = registry._keep
-
-            def armed(*arguments: Any) -> Namespace:
-                arm()
-                return keep(*arguments)
-
-            registry._keep = armed  # type: ignore[method-assign,assignment]
-            create(registry, "new")
-
-        ground.stop()
-        acknowledged, step, there = False, 0, 0
-        while not acknowledged:
-            calls, acknowledged = killed_at(step, work)
-            registry = ground.start()
-            if "rename" in calls:  # from this step on it exists
-                found = registry.get("new")
-                assert (found.owner, found.description, found.labels) == (1000, "build", {"k": "v"})
-                there += 1
-                assert ground.lying() == ({"before", "new"}, {"before.json", "new.json"})
-                asyncio.run(registry.destroy(found, DestroyOptions()))
-            assert [found.name for found in registry.all()] == ["before"]
-            assert ground.lying() == ({"before"}, {"before.json"})
-            ground.stop()
-            step += 1
-        print(f"a creation was killed at {step - 1} steps; it was there after {there - 1} of them")
-        assert step > 8
-        assert there > 0
-        ground.start()
-
-    def test_of_a_destruction(self, ground: Ground) -> None:
-        def work(arm: Callable[[], None]) -> None:
-            registry = ground.restart()
-            unpin = registry.holder.unpin
-
-            def armed(name: str, inode: int) -> bool:
-                arm()
-                return unpin(name, inode)
-
-            registry.holder.unpin = armed  # type: ignore[method-assign]
-            asyncio.run(registry.destroy(registry.get("old"), DestroyOptions()))
-
-        acknowledged, step, gone = False, 0, 0
-        while not acknowledged:
-            if ground.registry.find("old") is None:
-                create(ground.registry, "old")
-            ground.stop()
-            calls, acknowledged = killed_at(step, work)
-            registry = ground.start()
-            if "umount2" in calls:
-                gone += 1
-                assert [found.name for found in registry.all()] == ["before"]
-                assert ground.lying() == ({"before"}, {"before.json"})
-            else:
-                assert registry.get("old").owner == 1000
-                assert ground.lying() == ({"before", "old"}, {"before.json", "old.json"})
-            step += 1
-        print(f"a destruction was killed at {step - 1} steps; it was done after {gone - 1} of them")
-        assert step > 5
-        assert gone > 1
-
-    def test_of_a_recovery(self, ground: Ground) -> None:
-        """A start that is killed itself is no worse than the crash before."""
-
-        def work(arm: Callable[[], None]) -> None:
-            arm()
-            ground.start()
-
-        acknowledged, step = False, 0
-        while not acknowledged:
-            if ground._registry is not None:
-                meta = ground.runtime / "meta"
-                create(ground.registry, "cut")
-                (meta / "cut.json").rename(meta / ".cut.json.new")
-                create(ground.registry, "gone")
-                run("umount", ground.pins / "gone")
-                (ground.pins / "gone").unlink()
-                (ground.pins / "left").touch()
-            ground.stop()
-            _, acknowledged = killed_at(step, work)
-            assert [found.name for found in ground.start().all()] == ["before"]
-            assert ground.lying() == ({"before"}, {"before.json"})
-            step += 1
-        assert step > 20
 
 
 @pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)

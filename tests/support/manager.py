@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from jeepney import HeaderFields, Message, MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
@@ -27,12 +27,28 @@ class Refusal(Exception):
     """An error reply: its name and text."""
 
 
+class Started(Protocol):
+    """A process of a unit, as of subprocess.Popen."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+
+def _started(command: list[str], stdin: int) -> Started:
+    return subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
 @dataclass
 class Unit:
     """A transient unit, while somebody refers to it or it is active."""
 
     properties: dict[str, tuple[str, Any]]
-    process: subprocess.Popen[bytes] | None
+    process: Started | None
     state: str = "running"
     references: int = 1
     pid: int = 0
@@ -68,14 +84,17 @@ class Faults:
 class Manager:
     """Owns org.freedesktop.systemd1 on a bus; a context manager.
 
+    Arguments: start: starts a command with that standard input, borrowed.
+
     Attributes: units: by name; asked: every member that was called, with its first argument; faults.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, start: Callable[[list[str], int], Started] = _started) -> None:
         self.units: dict[str, Unit] = {}
         self.others: set[str] = set()  # names of units that are active and not transient
         self.asked: list[tuple[str, str]] = []
         self.faults = Faults()
+        self._start_process = start
         self._ending = False
         self._connect(address)
 
@@ -173,13 +192,7 @@ class Manager:
         process = None
         if self.faults.starts:
             command = properties["ExecStart"][1][0][1]
-            process = subprocess.Popen(
-                command,
-                stdin=stdin.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            process = self._start_process(command, stdin.fileno())
         stdin.close()
         self.units[name] = Unit(properties, process, pid=process.pid if process is not None else 0)
 

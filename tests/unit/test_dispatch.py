@@ -340,7 +340,7 @@ class TestNoAnswerWanted:
         found: set[str] = set()
 
         async def story(world: World) -> None:
-            async def serve(call: Call, _counted: object) -> None:
+            async def serve(call: Call, counted: object) -> None:
                 found.add(call.member)
 
             world.service._serve = serve  # type: ignore[method-assign]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the kernel writes is laid out otherwise on some machines."""
+"""System calls that are interrupted, descriptors whose closing fails, and what other machines lay out otherwise."""
 
+import ctypes
+import errno
 import os
 import runpy
 from types import SimpleNamespace
@@ -17,3 +19,54 @@ def test_the_type_of_a_filesystem(machine: str, size: int, monkeypatch: pytest.M
         patch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
         there = runpy.run_path(syscalls.__file__)
     assert there["_Statfs"].f_type.size == size
+
+
+class Interrupted:
+    """A C function that is interrupted so often before it succeeds."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.calls = 0
+
+    def __call__(self, *_: object) -> int:
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        return 0
+
+
+def test_an_interrupted_call_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = Interrupted(3)
+    monkeypatch.setattr(syscalls._libc, "umount2", function)
+    syscalls.umount2("/nowhere")
+    assert function.calls == 4
+
+
+def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EINTR can be the word of a FUSE server, too."""
+    function = Interrupted(1000)
+    monkeypatch.setattr(syscalls._libc, "umount2", function)
+    with pytest.raises(InterruptedError):
+        syscalls.umount2("/nowhere")
+    assert function.calls < 100
+
+
+def test_a_context_is_spent_with_the_first_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = Interrupted(1)
+    monkeypatch.setattr(syscalls._libc, "fsconfig", function)
+    with pytest.raises(InterruptedError):
+        syscalls.fsconfig_create(0)
+    assert function.calls == 1
+
+
+def test_what_close_says_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail)
+        syscalls.close(1000)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        syscalls.close(1 << 20)
