@@ -11,7 +11,7 @@ Out of scope: which methods there are (service.py) and who may call them.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -348,34 +348,15 @@ class Bus:
         destination: str | None = None,
     ) -> None:
         """Send a signal, to everybody or to one connection."""
-        self._send(
-            Message(
-                message_type=MessageType.SIGNAL,
-                flags=MessageFlag.NO_REPLY_EXPECTED,
-                destination=destination,
-                path=path,
-                interface=interface,
-                member=member,
-                signature=signature,
-                body=list(body),
-            )
-        )
+        to = {"path": path, "interface": interface, "member": member, "signature": signature}
+        self._send(_outgoing(MessageType.SIGNAL, body, destination=destination, **to))
 
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> None:
         """Call a method without wanting an answer."""
-        self._send(
-            Message(
-                flags=MessageFlag.NO_REPLY_EXPECTED,
-                destination=destination,
-                path=path,
-                interface=interface,
-                member=member,
-                signature=signature,
-                body=list(body),
-            )
-        )
+        to = {"path": path, "interface": interface, "member": member, "signature": signature}
+        self._send(_outgoing(MessageType.METHOD_CALL, body, destination=destination, **to))
 
     def _send(
         self,
@@ -392,7 +373,7 @@ class Bus:
             data = fill(message._marshall(negotiate_unix_fd=True), body)
             if most and len(data) > most:
                 stream.close_all(fds or [])
-                return False
+                return 0
         except BaseException:
             stream.close_all(fds or [])
             raise
@@ -437,6 +418,11 @@ class Bus:
             if not reply.done():
                 reply.set_exception(Disconnected(reason))
         self._pending.clear()
+
+
+def _outgoing(kind: MessageType, body: Iterable[Any], **fields: Any) -> Message:
+    """A message that wants no answer."""
+    return Message(message_type=kind, flags=MessageFlag.NO_REPLY_EXPECTED, body=list(body), **fields)
 
 
 def _result(frame: Frame) -> list[Any]:

@@ -285,18 +285,13 @@ class Holder:
             else:
                 covered.append(pin)
         self._witnessed = witnessed
-        leftovers: list[str] = []
-        for name in rootfile.entries(self._fd):
-            if name in mounted:
-                continue
-            if self._is_leftover(name):
-                leftovers.append(name)
-            else:
-                foreign.add(name)
+        others = set(rootfile.entries(self._fd)) - mounted
+        leftovers = {name for name in others if self._is_leftover(name)}
+        foreign |= others - leftovers
         for name in sorted(foreign - self._reported):
             log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
         self._reported = frozenset(foreign)
-        return Survey(tuple(pins), tuple(covered), tuple(leftovers))
+        return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)))
 
     def _lines(self) -> list[tuple[str, bool]]:
         """The lines of mountinfo for what is mounted on the holder, and whether something is mounted on that."""

@@ -59,7 +59,7 @@ def namespace(number: int, **more: Any) -> Namespace:
     """One of many."""
     name = f"n-{number}"
     values: dict[str, Any] = {"description": "", "labels": {}} | more
-    return Namespace(name, f"/ns/{name}", number, number, 0, 1, "slave", **values)
+    return Namespace(name, f"/ns/{name}", number, number, 0, 1, "slave", generation=number, **values)
 
 
 class TestMessage:
