@@ -11,6 +11,7 @@ Out of scope: which methods there are (service.py) and who may call them.
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -114,9 +115,14 @@ class _Reader(Unmarshaller):  # type: ignore[misc]
     Types come from a bounded cache; strings have no NUL inside; from a caller no variant nests.
     """
 
+    offset: int
+    buf: bytearray
+
     def __init__(self, frame: Frame, trusted: bool) -> None:
-        super().__init__(BytesIO(frame.body))
+        super().__init__(BytesIO())
+        self.buf = bytearray(frame.body)  # all of it at once
         self.endian = 0x6C if frame.little_endian else 0x42
+        self.number = struct.Struct("<I" if frame.little_endian else ">I")
         self.trusted = trusted
 
     def read_boolean(self, _: object = None) -> bool:
@@ -125,11 +131,21 @@ class _Reader(Unmarshaller):  # type: ignore[misc]
             raise ValueError("a boolean is 0 or 1")
         return bool(value)
 
+    def read_uint32(self, _: object = None) -> int:
+        start = self.offset + -self.offset % 4
+        (number,) = self.number.unpack_from(self.buf, start)
+        self.offset = start + 4
+        return int(number)
+
     def read_string(self, _: object = None) -> str:
-        text: str = super().read_string()
-        if self.buf[self.offset - 1] != 0 or "\0" in text:
+        """In one go, since a body may have thousands of strings and others wait meanwhile."""
+        length = self.read_uint32()
+        start = self.offset
+        end = start + length
+        if self.buf[end] != 0 or 0 in self.buf[start:end]:
             raise ValueError("a string ends with its only NUL")
-        return text
+        self.offset = end + 1
+        return self.buf[start:end].decode()
 
     def read_variant(self, _: object = None) -> Variant:
         signature = self.read_signature()
