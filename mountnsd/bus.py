@@ -11,7 +11,6 @@ Out of scope: which methods there are (service.py) and who may call them.
 
 import asyncio
 import logging
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +24,7 @@ from dbus_next.signature import SignatureTree
 from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
+from mountnsd.reading import Reading
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
 
@@ -109,20 +109,16 @@ class Call:
         self.body = _decode(self.frame, trusted=False)
 
 
-class _Reader(Unmarshaller):  # type: ignore[misc]
+class _Reader(Reading, Unmarshaller):  # type: ignore[misc]
     """dbus-next's unmarshaller, made fit for a body that nobody has checked (dbus-broker does not).
 
     Types come from a bounded cache; strings have no NUL inside; from a caller no variant nests.
     """
 
-    offset: int
-    buf: bytearray
-
     def __init__(self, frame: Frame, trusted: bool) -> None:
         super().__init__(BytesIO())
-        self.buf = bytearray(frame.body)  # all of it at once
+        self.begin(frame.body, frame.little_endian)
         self.endian = 0x6C if frame.little_endian else 0x42
-        self.number = struct.Struct("<I" if frame.little_endian else ">I")
         self.trusted = trusted
 
     def read_boolean(self, _: object = None) -> bool:
@@ -130,22 +126,6 @@ class _Reader(Unmarshaller):  # type: ignore[misc]
         if value > 1:
             raise ValueError("a boolean is 0 or 1")
         return bool(value)
-
-    def read_uint32(self, _: object = None) -> int:
-        start = self.offset + -self.offset % 4
-        (number,) = self.number.unpack_from(self.buf, start)
-        self.offset = start + 4
-        return int(number)
-
-    def read_string(self, _: object = None) -> str:
-        """In one go, since a body may have thousands of strings and others wait meanwhile."""
-        length = self.read_uint32()
-        start = self.offset
-        end = start + length
-        if self.buf[end] != 0 or 0 in self.buf[start:end]:
-            raise ValueError("a string ends with its only NUL")
-        self.offset = end + 1
-        return self.buf[start:end].decode()
 
     def read_variant(self, _: object = None) -> Variant:
         signature = self.read_signature()
