@@ -25,7 +25,11 @@ from dbus_next.signature import SignatureTree
 from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
+<<<<<<< HEAD
 from mountnsd.ready import Ready, fill
+=======
+from mountnsd.reading import Reading
+>>>>>>> fuzz
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
 
@@ -105,14 +109,15 @@ class Call:
         self.body = _decode(self.frame, trusted=False)
 
 
-class _Reader(Unmarshaller):  # type: ignore[misc]
+class _Reader(Reading, Unmarshaller):  # type: ignore[misc]
     """dbus-next's unmarshaller, made fit for a body that nobody has checked (dbus-broker does not).
 
     Types come from a bounded cache; strings have no NUL inside; from a caller no variant nests.
     """
 
     def __init__(self, frame: Frame, trusted: bool) -> None:
-        super().__init__(BytesIO(frame.body))
+        super().__init__(BytesIO())
+        self.begin(frame.body, frame.little_endian)
         self.endian = 0x6C if frame.little_endian else 0x42
         self.trusted = trusted
 
@@ -121,12 +126,6 @@ class _Reader(Unmarshaller):  # type: ignore[misc]
         if value > 1:
             raise ValueError("a boolean is 0 or 1")
         return bool(value)
-
-    def read_string(self, _: object = None) -> str:
-        text: str = super().read_string()
-        if self.buf[self.offset - 1] != 0 or "\0" in text:
-            raise ValueError("a string ends with its only NUL")
-        return text
 
     def read_variant(self, _: object = None) -> Variant:
         signature = self.read_signature()

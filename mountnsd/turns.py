@@ -19,6 +19,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Turns of the loop between a step and the next: one reads what came, one wakes whom it is for.
+_LOOKS = 2
+
 
 @dataclass(slots=True)
 class _Share:
@@ -73,7 +76,14 @@ class Turns:
         share = self._share(user)
         share.used = self._now = max(self._now, share.used)
         self._taken = True
-        self._loop.call_soon(self._next)
+        self._loop.call_soon(self._look, _LOOKS)
+
+    def _look(self, left: int) -> None:
+        """Let the loop look at what came during a step, so that those whom it is for can stand in line, too."""
+        if left:
+            self._loop.call_soon(self._look, left - 1)
+        else:
+            self._next()
 
     def _turn(self, user: Hashable) -> Generator[Any, None, None]:
         waiting = self._loop.create_future()

@@ -51,7 +51,7 @@ def test_one_step_a_turn_of_the_loop() -> None:
 
         def look() -> None:
             log.append("loop")
-            if log.count("loop") < 60:
+            if log.count("loop") < 200:
                 asyncio.get_running_loop().call_soon(look)
 
         look()
