@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
-from mountnsd import mountinfo, names, rootfile, syscalls
+from mountnsd import mountinfo, names, syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
 from mountnsd.namespace import Host
 
@@ -259,7 +259,7 @@ class Holder:
                 syscalls.close(fd)
                 pins.append(Pin(name, inode))
         leftovers: list[str] = []
-        for name in rootfile.entries(self._fd):
+        for name in syscalls.entries(self._fd):
             if name in mounted:
                 continue
             if self._is_leftover(name):
