@@ -25,11 +25,8 @@ from dbus_next.signature import SignatureTree
 from mountnsd import errors, frames, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
-<<<<<<< HEAD
-from mountnsd.ready import Ready, fill
-=======
 from mountnsd.reading import Reading
->>>>>>> fuzz
+from mountnsd.ready import Ready, fill
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
-from mountnsd import mountinfo, names, rootfile, syscalls
+from mountnsd import mountinfo, names, syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
 from mountnsd.namespace import Host
 
@@ -285,7 +285,7 @@ class Holder:
             else:
                 covered.append(pin)
         self._witnessed = witnessed
-        others = set(rootfile.entries(self._fd)) - mounted
+        others = set(syscalls.entries(self._fd)) - mounted
         leftovers = {name for name in others if self._is_leftover(name)}
         foreign |= others - leftovers
         for name in sorted(foreign - self._reported):

@@ -128,13 +128,13 @@ class MetadataStore:
 
     def prepared(self) -> set[str]:
         """Names whose metadata was prepared and never made valid: creations that were cut short."""
-        entries = (entry for entry in rootfile.entries(self._fd) if entry.startswith("."))
+        entries = (entry for entry in syscalls.entries(self._fd) if entry.startswith("."))
         found = (entry[1 : -len(_NEW_SUFFIX)] for entry in entries if entry.endswith(_NEW_SUFFIX))
         return {name for name in found if names.is_valid(name)}
 
     def names(self) -> set[str]:
         """Names that have metadata."""
-        found = (entry[: -len(_SUFFIX)] for entry in rootfile.entries(self._fd) if entry.endswith(_SUFFIX))
+        found = (entry[: -len(_SUFFIX)] for entry in syscalls.entries(self._fd) if entry.endswith(_SUFFIX))
         return {name for name in found if names.is_valid(name)}
 
     def read(self, name: str) -> Metadata | None:

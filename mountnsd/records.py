@@ -97,7 +97,7 @@ class Records:
     def all(self) -> dict[str, Origin]:
         """What is kept, by number; what cannot be believed is dropped."""
         found = {}
-        for entry in rootfile.entries(self._fd):
+        for entry in syscalls.entries(self._fd):
             number = entry.removesuffix(_SUFFIX)
             try:
                 if not _NUMBER.fullmatch(number) or not entry.endswith(_SUFFIX):

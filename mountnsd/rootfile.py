@@ -97,15 +97,6 @@ def whole(fd: int, most: int) -> bytes:
     return bytes(content)
 
 
-def entries(directory: int) -> list[str]:
-    """The names in an open directory (borrowed), from its beginning, wherever a reading of it was cut short before.
-
-    Raises OSError.
-    """
-    os.lseek(directory, 0, os.SEEK_SET)
-    return os.listdir(directory)
-
-
 def write(path: str, content: bytes, dir_fd: int) -> None:
     """Make a file that only root can read, with that content.  Where that fails, there is none.
 

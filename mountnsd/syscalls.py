@@ -441,6 +441,12 @@ def close(fd: int) -> None:
             raise
 
 
+def entries(directory: int) -> list[str]:
+    """The names in an open directory, wherever its reading stopped before, getdents(2).  Raises OSError."""
+    os.lseek(directory, 0, os.SEEK_SET)
+    return os.listdir(directory)
+
+
 def join_new_session_keyring() -> None:
     """Leave the inherited session keyring for a new, empty one, keyctl(2).
 

@@ -12,6 +12,7 @@ from .world import BEFORE, World, eventually
 
 NEW, OLD = "new", "old"
 _OPTIONS = {"description": ("s", "a new one"), "labels": ("a{ss}", {"a": "b"})}
+_REFUSED = {"create": "undone", "destroy": "kept", "enter": "ended", "exit": "told", "notice": "noticed"}
 _DECLARATION = """\
 description = "a new one"
 labels = { a = "b" }
@@ -46,6 +47,11 @@ class Operation:
     launcher: str = "fork"
     starts: bool = False
     beyond: str = ""
+
+    @property
+    def refused(self) -> str:
+        """What there is when it was refused."""
+        return _REFUSED.get(self.name.partition("-")[0], "")
 
 
 def _nothing(_: World) -> None:
@@ -141,6 +147,8 @@ def _enter(world: World) -> None:
 
 
 def _entered(world: World, acknowledged: bool) -> str:
+    if world.refused:
+        eventually(lambda: not world.strangers(), world.strangers)
     eventually(lambda: world.programs() or not world.strangers(), world.strangers)
     if acknowledged:
         return "runs" if len(world.inside(OLD)) == 1 else "died"

@@ -171,7 +171,7 @@ _ROUTINE = {
     *((call, "socket") for call in ("fcntl", "stat", "getsockname")),
     ("write", "log"),
 }
-_ROUTINE_CALLS = {"lseek", "getsockname", "umask", "prlimit", "geteuid"}
+_ROUTINE_CALLS = {"lseek", "getrandom", "getsockname", "umask", "prlimit", "geteuid"}
 _AT_FDCWD = -100
 BUS, LOOP = "the bus", "the event loop"
 _WORD = re.compile(rb"[^\0]*")

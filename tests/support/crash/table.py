@@ -74,7 +74,9 @@ def document(results: Mapping[str, Cells]) -> str:
 def _section(operation: Operation, cells: Cells) -> str:
     rows: list[tuple[list[str], tuple[str, ...]]] = []
     faults = [fault.value for fault in Fault if any(fault.value in row for row in cells.values())]
-    for step in sorted((Step(*key.split("\t")) for key in cells), key=lambda step: step.what in (LOOP, BUS)):
+    steps = [Step(*key.split("\t")) for key in cells]
+    # The daemon and its child go on side by side.
+    for step in sorted(steps, key=lambda step: (step.what in (LOOP, BUS), step.actor == "child")):
         if step.is_routine:
             continue
         row = cells["\t".join((step.actor, step.call, step.what))]
@@ -87,7 +89,7 @@ def _section(operation: Operation, cells: Cells) -> str:
     if operation.beyond:
         lines += [f"Beyond the steps of *{OPERATIONS[operation.beyond].title}*:", ""]
     lines += ["| " + " | ".join(("step", *faults)) + " |", "| --- |" + " --- |" * len(faults)]
-    lines += [f"| {', '.join(steps)} | {' | '.join(_briefly(words))} |" for steps, words in rows]
+    lines += [f"| {', '.join(shown)} | {' | '.join(_briefly(words))} |" for shown, words in rows]
     return "\n".join(lines) + "\n"
 
 

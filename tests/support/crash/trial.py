@@ -64,7 +64,10 @@ def _call(world: World, operation: Operation, trap: Trap | None) -> Outcome:
         words.append("daemon ends")
     elif told is not None and alive:
         words.append(_named(told))
+    world.refused = told is not None and alive
     state = operation.state(world, told is None)
+    if world.refused:
+        assert state == operation.refused, f"{told}, and yet {state}"
     world.check_truth()
     words.append("done" if told is None and not killed and state != "died" else state)
     operation.again(world, state)

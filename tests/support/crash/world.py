@@ -82,6 +82,7 @@ class World:
         self.residents: list[subprocess.Popen[bytes]] = []
         self._exits: Signals | None = None
         self.keeps = True  # a namespace from before
+        self.refused = False  # whether a daemon that runs has said no
         self.impatient = False  # whether a call that is not answered at once is helped on
         self.late = False
 
