@@ -4,7 +4,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jeepney.low_level import Endianness, parse_signature
 
@@ -19,7 +19,13 @@ def reader(body: bytes, little: bool = True) -> Reading:
     return made
 
 
-@given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.text().map(lambda text: text.replace("\0", "")))))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, (1 << 32) - 1), st.text(max_size=9).map(lambda t: t.replace("\0", ""))),
+        max_size=9,
+    )
+)
 def test_what_was_written_is_read(values: list[tuple[int, str]]) -> None:
     flat = tuple(item for pair in values for item in pair)
     for order in Endianness:

@@ -116,6 +116,7 @@ def in_pen(name: str) -> Result:
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",  # sets have an order
         "LC_ALL": "C.UTF-8",
     }
     try:

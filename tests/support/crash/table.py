@@ -75,8 +75,7 @@ def _section(operation: Operation, cells: Cells) -> str:
     rows: list[tuple[list[str], tuple[str, ...]]] = []
     faults = [fault.value for fault in Fault if any(fault.value in row for row in cells.values())]
     steps = [Step(*key.split("\t")) for key in cells]
-    # The daemon and its child go on side by side.
-    for step in sorted(steps, key=lambda step: (step.what in (LOOP, BUS), step.actor == "child")):
+    for step in sorted(steps, key=_place):
         if step.is_routine:
             continue
         row = cells["\t".join((step.actor, step.call, step.what))]
@@ -91,6 +90,12 @@ def _section(operation: Operation, cells: Cells) -> str:
     lines += ["| " + " | ".join(("step", *faults)) + " |", "| --- |" + " --- |" * len(faults)]
     lines += [f"| {', '.join(shown)} | {' | '.join(_briefly(words))} |" for shown, words in rows]
     return "\n".join(lines) + "\n"
+
+
+def _place(step: Step) -> tuple[bool, bool, str]:
+    """Where a row comes: what goes on side by side, and so in any order, is sorted."""
+    aside = step.what in (LOOP, BUS)
+    return aside, step.actor == "child", step.call if aside else ""
 
 
 def _briefly(words: tuple[str, ...]) -> list[str]:
