@@ -140,13 +140,7 @@ class _MountAttr(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
-_libc.mount.argtypes = (
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_char_p,
-)
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
@@ -154,21 +148,9 @@ _libc.capset.argtypes = (ctypes.POINTER(_CapabilityHeader), ctypes.POINTER(ctype
 _libc.capget.argtypes = _libc.capset.argtypes
 _libc.close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 _libc.open_tree.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-_libc.move_mount.argtypes = (
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_uint,
-)
+_libc.move_mount.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.fsopen.argtypes = (ctypes.c_char_p, ctypes.c_uint)
-_libc.fsconfig.argtypes = (
-    ctypes.c_int,
-    ctypes.c_uint,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_int,
-)
+_libc.fsconfig.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
 _libc.fsmount.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _libc.mount_setattr.argtypes = (
     ctypes.c_int,
