@@ -26,7 +26,7 @@ def test_a_user_database_that_is_slow_for_one_is_not_for_others(monkeypatch: pyt
     monkeypatch.setattr(entering, "_identify", look)
 
     async def story() -> None:
-        enter = Entering(*cast(Any, (None,) * 4))
+        enter = Entering(*cast(Any, (None,) * 5))
         slow = [
             asyncio.ensure_future(enter._identify(Caller(f":1.{number}", 1000, 0, None), "slow"))
             for number in range(64)
