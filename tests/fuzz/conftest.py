@@ -57,6 +57,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     where = os.environ.get("MOUNTNSD_FUZZ_REPORT")
     if where and _report.rows:
         outcome = f"{session.testscollected} tests, {session.testsfailed or 'none'} failed"
+        if session.exitstatus == pytest.ExitCode.INTERRUPTED:
+            outcome += ", ended before the last"
         Path(where).write_text(_report.document(SEED, outcome))
 
 
