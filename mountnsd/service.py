@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from mountnsd.errors import (
     UnknownObject,
 )
 from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES
+from mountnsd.lying import in_bus
 from mountnsd.methods import Methods
 from mountnsd.named import Listener, Namespace
 from mountnsd.plan import Answer, Entry, Plan, Request
@@ -77,7 +79,7 @@ class Service:
         }
         self._quota = Quota()
         self._unread_bytes = Unread(MAX_BYTES_PER_USER)
-        self._unread_descriptors = Unread(MAX_DESCRIPTORS_PER_USER)
+        self._unread_descriptors = Unread(MAX_DESCRIPTORS_PER_USER, partial(in_bus, bus))
         bus.left = self._left
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
@@ -185,8 +187,13 @@ class Service:
         answer = await self._allowed(entry, plan, call, caller, gives_descriptor="h" in method.gives)
         call.frame.forget()  # the answer may have to wait
         call.body.clear()
-        size = await self._bus.reply(call, method.gives, answer.body, answer.fds)
-        self._unread_bytes.add(caller.uid, caller.name, size)
+        try:
+            size = await self._bus.reply(call, method.gives, answer.body, answer.fds)
+            self._unread_bytes.add(caller.uid, caller.name, size)
+            self._unread_descriptors.add(caller.uid, caller.name, len(answer.fds))
+        finally:
+            if "h" in method.gives:
+                self._unread_descriptors.expect_no_more(caller.uid)
 
     async def _allowed(
         self, entry: Entry, plan: Plan, call: Call, caller: Caller, gives_descriptor: bool = False
@@ -201,11 +208,11 @@ class Service:
         if not gives_descriptor:
             return await plan.run()
         await self._unread_descriptors.room(caller.uid)
-        self._unread_descriptors.add(caller.uid, caller.name, 1)
+        self._unread_descriptors.expect(caller.uid)
         try:
             return await plan.run()
         except BaseException:
-            self._unread_descriptors.take_back(caller.uid, caller.name, 1)
+            self._unread_descriptors.expect_no_more(caller.uid)
             raise
 
     def _left(self, name: str) -> None:

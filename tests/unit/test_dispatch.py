@@ -2,6 +2,7 @@
 """One table says what there is to call and what guards it; nothing runs that was not allowed."""
 
 import asyncio
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
@@ -408,13 +409,17 @@ class TestUnread:
     def test_descriptors(self) -> None:
         async def story(world: World) -> None:
             async def run() -> Answer:
-                return Answer([0])
+                return Answer([0], [os.open("/dev/null", os.O_RDONLY)])
+
+            async def look() -> int:
+                return MAX_DESCRIPTORS_PER_USER
 
             async def fail() -> Answer:
                 raise InvalidArgs("no")
 
             takes = interface.load_all()[MANAGER].methods["Open"].takes
             fields = {"signature": takes, "body": b"\1\0\0\0x\0"}
+            world.service._unread_descriptors._look = look
             world.add("Open", (Action.OPEN,), plan_of(fail))
             for _ in range(2 * MAX_DESCRIPTORS_PER_USER):
                 await world.call("Open", **fields)  # type: ignore[arg-type]

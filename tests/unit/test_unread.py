@@ -106,16 +106,43 @@ def test_who_has_left_the_bus_has_nothing_unread(play: Play) -> None:
     play(story)
 
 
-def test_what_was_not_sent_after_all_does_not_count(play: Play) -> None:
+def test_what_is_coming_counts_until_it_has_come(play: Play) -> None:
     async def story(world: World) -> None:
-        world.unread.add(USER, ":1.1", 3)
-        world.now += unread.SECONDS + 1
+        for _ in range(3):
+            world.unread.expect(USER)
+        world.now += 10 * unread.SECONDS
         assert await world.waits()
-        world.unread.take_back(USER, ":1.1", 1)
+        world.unread.expect_no_more(USER)
         assert not await world.waits()
-        world.unread.take_back(USER, ":1.1", 100)
-        world.unread.take_back(OTHER, ":1.1", 100)
-        world.unread.add(USER, ":1.1", 3)
+        world.unread.add(USER, ":1.1")
         assert await world.waits()
+
+    play(story)
+
+
+def test_where_one_can_look_time_tells_nothing(play: Play) -> None:
+    lying: int | None = 3
+
+    async def look() -> int | None:
+        return lying
+
+    async def story(world: World) -> None:
+        nonlocal lying
+        world.unread._look = look
+        world.unread.add(USER, ":1.1", 3)
+        world.now += 10 * unread.SECONDS
+        assert await world.waits()
+        lying = 2
+        assert not await world.waits()
+        world.unread.add(USER, ":1.1", 2)
+        world.unread.expect(USER)
+        waiting = [asyncio.ensure_future(world.unread.room(USER)) for _ in range(2)]
+        world.unread.expect(USER)
+        world.unread.expect(USER)
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting)  # nothing was sent of what is coming
+        lying = None  # one cannot look any more
+        world.unread.expect_no_more(USER)
+        await asyncio.wait_for(asyncio.gather(*waiting), 5)
 
     play(story)
