@@ -35,6 +35,14 @@ def section(document: Path, title: str) -> str:
     return found[title]
 
 
+def chapter(page: Path, title: str) -> str:
+    """What is below a heading of the first level in a manual page, up to the next.  Raises: AssertionError."""
+    before, found, rest = page.read_text().partition(f"\n# {title}\n")
+    assert found, f"{page.name} has no chapter {title}"
+    del before
+    return re.split(r"^# (?=[A-Z ]+$)", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
 def commands(text: str) -> Iterator[Command]:
     """The commands in a text that are indented as in the definition lists of a manual page."""
     for block in re.finditer(r"(?:^ {8}[^\n]*\n)+", text, re.MULTILINE):

@@ -34,6 +34,7 @@ _STORY = (
     "test_dependency",
     "test_service",
     "test_examples",
+    "test_pages",
     "test_readme",
     "test_upgrade",
     "test_scores",
