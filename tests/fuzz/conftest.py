@@ -2,16 +2,14 @@
 """The world of the storms: a bus of either kind, the daemon, and who is not to be disturbed."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from support import leaks
-from support.buses import KINDS, PrivateBus
+from support import directories
+from support.buses import KINDS, PrivateBus, generous
 from support.client import Client
 from support.daemon import Daemon
 from support.weather import FRAMES, OTHER_UID, SEED, Report
@@ -19,14 +17,6 @@ from support.weather import FRAMES, OTHER_UID, SEED, Report
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 _wrapper: Callable[[_Hook], _Hook] = pytest.hookimpl(hookwrapper=True)
 _report = Report()
-# As many descriptors as a message can carry: a bus lets fewer through by default.
-_LIMITS = """\
-<busconfig>
-  <limit name="max_message_unix_fds">253</limit>
-  <limit name="max_incoming_unix_fds">4096</limit>
-  <limit name="max_outgoing_unix_fds">4096</limit>
-</busconfig>
-"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,14 +69,8 @@ def report() -> Report:
 @pytest.fixture
 def directory(base: Path) -> Iterator[Path]:
     """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
-    path = Path(tempfile.mkdtemp(dir=base))
-    path.chmod(0o755)
-    yield path
-    left = leaks.mounts_below(path)
-    for mount in left[::-1]:
-        leaks.detach(mount)
-    shutil.rmtree(path)
-    assert not left, f"the test left mounts: {left}"
+    with directories.below(base) as path:
+        yield path
 
 
 @pytest.fixture(params=KINDS)
@@ -94,9 +78,7 @@ def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]
     """A private bus with the shipped policy: each test runs on both kinds."""
     place = directory / "bus"
     place.mkdir()
-    limits = place / "limits.conf"
-    limits.write_text(_LIMITS)
-    with PrivateBus(request.param, place, [limits]) as running:
+    with generous(request.param, place) as running:
         yield running
 
 

@@ -16,6 +16,7 @@ from support.weather import STORMER_UID, settled, strange_lines
 
 from mountnsd.entering import MAX_PER_USER
 from mountnsd.quota import MAX_PENDING_PER_USER
+from mountnsd.unread import MAX_DESCRIPTORS_PER_USER
 
 CONNECTIONS = 20
 _CREATE = marshal("sa{sv}", "held", {})
@@ -23,10 +24,10 @@ _SLEEP = marshal(ENTER, KEPT, ["/bin/sleep", "300"], {}, {})
 
 
 @contextmanager
-def crowd(bus: PrivateBus) -> Iterator[list[RawConnection]]:
+def crowd(bus: PrivateBus, count: int = CONNECTIONS) -> Iterator[list[RawConnection]]:
     """Many connections of one user, whom the daemon knows."""
     with ExitStack() as stack:
-        found = [stack.enter_context(RawConnection(bus.address, STORMER_UID)) for _ in range(CONNECTIONS)]
+        found = [stack.enter_context(RawConnection(bus.address, STORMER_UID)) for _ in range(count)]
         for raw in found:
             assert not raw.reply(raw.call(PATH, MANAGER, "List")).error_name
         yield found
@@ -96,20 +97,22 @@ def test_processes_that_were_entered(bus: PrivateBus, daemon: Daemon, root: Clie
     create(root, KEPT)
     with QuickPolkit(bus, {"list": YES, "enter": YES}):
         before = settled(daemon, root)
-        with crowd(bus) as many:
-            let_in = 0
-            for turn in range(MAX_PER_USER // CONNECTIONS + 2):
+        let_in = 0
+        for turn in range(MAX_PER_USER // MAX_DESCRIPTORS_PER_USER + 2):
+            with crowd(
+                bus, MAX_DESCRIPTORS_PER_USER
+            ) as many:  # who leaves does not wait for the next descriptor
                 for raw in many:
                     raw.call(PATH, MANAGER, "Enter", ENTER, _SLEEP)
                 told = [name for raw in many for name in answers(raw, 1)]
                 assert set(told) <= {"", LIMITS}, turn
                 let_in += told.count("")
-            assert let_in == MAX_PER_USER
-            his, pidfd = other.manager("Enter", ENTER, KEPT, ["/bin/sleep", "300"], {}, {})
-            pidfd.close()
-            assert his in destroy(root, KEPT, kill=("b", True))
-            create(root, KEPT)
-            first = many[0]
+        assert let_in == MAX_PER_USER
+        his, pidfd = other.manager("Enter", ENTER, KEPT, ["/bin/sleep", "300"], {}, {})
+        pidfd.close()
+        assert his in destroy(root, KEPT, kill=("b", True))
+        create(root, KEPT)
+        with crowd(bus, 1) as (first,):
 
             def comes_in() -> bool:
                 answer = first.reply(

@@ -3,14 +3,12 @@
 
 import os
 import pwd
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from support import leaks
+from support import directories, leaks
 from support.buses import KINDS, PrivateBus
 from support.client import Client
 from support.ctl import Ctl, wait_until
@@ -46,14 +44,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def directory(base: Path) -> Iterator[Path]:
     """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
-    path = Path(tempfile.mkdtemp(dir=base))
-    path.chmod(0o755)
-    yield path
-    left = leaks.mounts_below(path)
-    for mount in left[::-1]:
-        leaks.detach(mount)
-    shutil.rmtree(path)
-    assert not left, f"the test left mounts: {left}"
+    with directories.below(base) as path:
+        yield path
 
 
 @pytest.fixture(params=KINDS)

@@ -21,7 +21,7 @@ import pytest
 from jeepney import HeaderFields, Message, MessageType
 from jeepney.low_level import Endianness, Header
 from support import leaks
-from support.buses import KINDS, PrivateBus
+from support.buses import KINDS, PrivateBus, generous
 from support.client import INTERACTIVE, MANAGER, NAME, NO_REPLY, PATH, PROPERTIES, Client, DBusError
 from support.contract import (
     DENIED,
@@ -51,13 +51,6 @@ from mountnsd.stream import Stream
 
 MANY = 64
 EnterArguments = tuple[str, list[str], dict[int, int], dict[str, object]]
-_LIMITS = """\
-<busconfig>
-  <limit name="max_message_unix_fds">253</limit>
-  <limit name="max_incoming_unix_fds">4096</limit>
-  <limit name="max_outgoing_unix_fds">4096</limit>
-</busconfig>
-"""
 
 
 @pytest.fixture(params=KINDS)
@@ -65,9 +58,7 @@ def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]
     """A private bus that lets more descriptors through than one has by default."""
     place = directory / "bus"
     place.mkdir()
-    limits = place / "limits.conf"
-    limits.write_text(_LIMITS)
-    with PrivateBus(request.param, place, [limits]) as running:
+    with generous(request.param, place) as running:
         yield running
 
 

@@ -2,14 +2,12 @@
 """What the tests under load share: directories, and figures that are shown at the end of a run."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from support import leaks
+from support import directories
 
 _figures: list[str] = []
 
@@ -38,11 +36,5 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
 @pytest.fixture(scope="module")
 def directory(base: Path) -> Iterator[Path]:
     """A directory for one file of tests, which all users can reach.  It fails if a mount is left in it."""
-    path = Path(tempfile.mkdtemp(dir=base))
-    path.chmod(0o755)
-    yield path
-    left = leaks.mounts_below(path)
-    for mount in left[::-1]:
-        leaks.detach(mount)
-    shutil.rmtree(path)
-    assert not left, f"the tests left mounts: {left}"
+    with directories.below(base) as path:
+        yield path

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import leaks
+from support import directories
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,11 +36,5 @@ def new_directory(base: Path) -> Iterator[Callable[[], Path]]:
 @pytest.fixture
 def directory(base: Path) -> Iterator[Path]:
     """A directory for one test.  The test fails if it leaves a mount in it."""
-    path = Path(tempfile.mkdtemp(dir=base))
-    path.chmod(0o755)
-    yield path
-    left = leaks.mounts_below(path)
-    for mount in left[::-1]:
-        leaks.detach(mount)
-    shutil.rmtree(path)
-    assert not left, f"the test left mounts: {left}"
+    with directories.below(base) as path:
+        yield path
