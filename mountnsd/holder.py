@@ -30,16 +30,11 @@ log = logging.getLogger(__name__)
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE = "create the pin's file"
 _HINTS = {
-    (
-        errno.EEXIST,
-        "create the pin's file",
-    ): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
-    (errno.ENOSPC, "create the pin's file"): "The holder is full; see 'df -i {}'.",
-    (
-        errno.ENOSPC,
-        "move_mount",
-    ): "The mount namespace is full; see 'sysctl fs.mount-max'.",
+    (errno.EEXIST, _CREATE): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
+    (errno.ENOSPC, _CREATE): "The holder is full; see 'df -i {}'.",
+    (errno.ENOSPC, "move_mount"): "The mount namespace is full; see 'sysctl fs.mount-max'.",
 }
 # What says nothing of a pin: something has run out, or somebody keeps us from looking.
 _NO_ANSWER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.EPERM)
@@ -155,7 +150,7 @@ class Holder:
             flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
             tree = syscalls.open_tree(namespace, "", flags)
             try:
-                step = "create the pin's file"
+                step = _CREATE
                 create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
                 step = "move_mount"
@@ -209,9 +204,8 @@ class Holder:
             ) from error
         try:
             self.remove_leftover(name)
-        except (
-            OSError
-        ) as error:  # the namespace has lost its name all the same: the next survey sees the file
+        except OSError as error:
+            # The namespace has lost its name all the same; the next survey sees the file.
             log.warning("The file of the pin of %s stays for now: %s", name, error.strerror)
         return held_open
 
