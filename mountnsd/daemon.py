@@ -7,7 +7,6 @@ the metadata, and a start is a recovery.
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import mountnsd
-from mountnsd import config, declaration, log, names, stall, stream
+from mountnsd import config, declaration, garbage, log, names, stall, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
@@ -41,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 RUNTIME_DIRECTORY = Path("/run/mountnsd")
 VENDOR_DIRECTORY = Path("/usr/lib/mountnsd")
-_COLLECT_SEC = 5.0
 _EARLIER_DAEMON = 5.0  # seconds that one which owns our name may take to answer
 _INITIAL_INODE = 0xEFFFFFF8  # MNT_NS_INIT_INO, include/uapi/linux/nsfs.h
 
@@ -144,8 +142,8 @@ class Daemon:
             raise StartError(f"Another mountnsd owns {BUS_NAME} already; stop it first.")
         service.entering.recover()
         notice = Notice(self._registry)
-        watching = stall.watch(self._bus, lambda: service.last_call)
-        chores = [asyncio.ensure_future(chore) for chore in (_keep_alive(), _collect_garbage(), watching)]
+        watching = stall.watch(self._bus, service.called)
+        chores = [asyncio.ensure_future(chore) for chore in (_keep_alive(), watching)]
         self._idling = asyncio.ensure_future(self._until_idle())
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         holder = self._registry.holder.path
@@ -221,14 +219,6 @@ async def _keep_alive() -> None:
         await asyncio.sleep(int(usec) / 2_000_000)
 
 
-async def _collect_garbage() -> None:
-    """Collect garbage here, in the thread that never leaves the host; see `main`."""
-    while True:
-        await asyncio.sleep(_COLLECT_SEC)
-        if gc.get_count()[0] > gc.get_threshold()[0]:
-            gc.collect()
-
-
 def _tell_systemd(state: str) -> None:
     try:
         systemd.notify(state)
@@ -301,9 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parse(sys.argv[1:] if arguments is None else arguments)
     log.set_up(chosen.log_target)
     os.umask(0o022)
-    # Python collects garbage in whatever thread is running.  A finalizer that warns or logs opens files of source
-    # code, and may import: in a thread that is inside, those of the namespace.
-    gc.disable()
+    garbage.take_over()
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != most:  # what runs inside gets the usual soft limit back
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -143,21 +143,22 @@ def _describe(pid: int, inode: int, threads: bool) -> Process | None:
     All is read by one directory of /proc, which is of that process: nothing is in it any more when that has ended.
     Raises: OSError.
     """
-    directory = -1
+    directory = comm = -1
     try:
         directory = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if not _is_inside(pid, inode, threads, directory):
             return None
         uid = os.fstat(directory).st_uid
-        with open(os.open("comm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:  # noqa: PTH123
-            command = file.read(64).rstrip(b"\n").decode("utf-8", "replace")
+        comm = os.open("comm", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        command = os.read(comm, 64).rstrip(b"\n").decode("utf-8", "replace")
     except OSError as error:
         if error.errno in _NOT_TO_BE_SEEN:
             return None
         raise
     finally:
-        if directory >= 0:
-            syscalls.close(directory)
+        for opened in (comm, directory):
+            if opened >= 0:
+                syscalls.close(opened)
     return Process(pid, uid, command)
 
 

@@ -31,6 +31,7 @@ from mountnsd.errors import (
     UnknownMethod,
     UnknownObject,
 )
+from mountnsd.garbage import Collector
 from mountnsd.interface import MANAGER, NAMESPACE, OBJECT_MANAGER, PEER, PROPERTIES
 from mountnsd.lying import in_bus
 from mountnsd.methods import Methods
@@ -84,7 +85,9 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._count_timer: asyncio.TimerHandle | None = None
+        self._garbage = Collector()
         self.last_call = asyncio.get_running_loop().time()
+        self.called = asyncio.Event()  # for who waits for the next call
         registry.listener = Listener(
             self._added, self._removed, self._changed, self.entering.entering, self.entering.ending
         )
@@ -111,12 +114,15 @@ class Service:
         await self._starter.close()
         if self._count_timer is not None:
             self._count_timer.cancel()
+        self._garbage.close()
         self._registry.listener = Listener()
 
     # Calls
 
     def _begin(self, call: Call) -> None:
         self.last_call = asyncio.get_running_loop().time()
+        self.called.set()
+        self._garbage.collect()
         if call.frame.flags & frames.NO_REPLY_EXPECTED and call.member not in ACTING:
             call.fds.close()
             return

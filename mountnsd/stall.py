@@ -7,7 +7,6 @@ which systemd starts again.
 """
 
 import asyncio
-from collections.abc import Callable
 
 from mountnsd.bus import DRIVER, DRIVER_PATH, Bus, CallError, Disconnected
 
@@ -16,17 +15,15 @@ _PATIENCE = 10.0  # seconds that an answer of the bus itself may take
 _TRIES = 2  # so that a process that was stopped for a while gets another chance
 
 
-async def watch(bus: Bus, last_call: Callable[[], float]) -> None:
-    """Ask the bus something now and then, and end a connection that is stalled.
+async def watch(bus: Bus, called: asyncio.Event) -> None:
+    """Ask the bus something a while after somebody has called us, and end a connection that is stalled.
 
-    Arguments: last_call: when somebody called us last: when nobody did, there is nothing to ask.
+    Arguments: called: set with every call, cleared here.  While nobody calls, nothing is asked.
     """
-    seen = 0.0
     while not bus.ended.done():
+        await called.wait()
         await asyncio.sleep(_PERIOD)
-        if last_call() == seen:
-            continue
-        seen = last_call()
+        called.clear()
         for _ in range(_TRIES):
             try:
                 await bus.call(DRIVER, DRIVER_PATH, DRIVER, "GetId", timeout=_PATIENCE)

@@ -154,9 +154,13 @@ def test_a_thread(ctl: Ctl, daemon: Daemon, main: str) -> None:
     with program(_HAS_A_THREAD, str(daemon.pins / "demo"), main) as (pid, thread):
         if main == "ends":
             wait_until(lambda: leaks.is_zombie(pid))
-        assert ctl.json("pids", "demo") == []
+        inside = [row["pid"] for row in ctl.json("pids", "demo")]
         (found,) = holders(ctl, "demo")
-        assert (found["kind"], found["pid"], found["thread"]) == ("thread", pid, thread)
+        assert found["pid"] == pid
+        if main == "ends":
+            assert (inside, found["kind"]) == ([pid], "process")
+            return
+        assert (inside, found["kind"], found["thread"]) == ([], "thread", thread)
         assert f"its thread {thread} inside\n" in ctl("busy", "demo").stdout
 
 

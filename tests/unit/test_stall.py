@@ -38,8 +38,16 @@ def play(*answers: bool) -> tuple[str, int]:
     """Why the connection ended, and how often the bus was asked; somebody calls all the time."""
 
     async def story() -> tuple[str, int]:
-        bus = FakeBus(*answers)
-        await asyncio.wait_for(stall.watch(bus, asyncio.get_running_loop().time), 5)  # type: ignore[arg-type]
+        bus, called = FakeBus(*answers), asyncio.Event()
+
+        async def call() -> None:
+            while True:
+                called.set()
+                await asyncio.sleep(0)
+
+        calling = asyncio.ensure_future(call())
+        await asyncio.wait_for(stall.watch(bus, called), 5)  # type: ignore[arg-type]
+        calling.cancel()
         return bus.ended.result(), bus.asked
 
     return asyncio.run(story())
@@ -67,7 +75,7 @@ def test_when_nobody_calls_nothing_is_asked() -> None:
     async def story() -> int:
         bus = FakeBus()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(stall.watch(bus, lambda: 0.0), 0.1)  # type: ignore[arg-type]
+            await asyncio.wait_for(stall.watch(bus, asyncio.Event()), 0.1)  # type: ignore[arg-type]
         return bus.asked
 
     assert asyncio.run(story()) == 0

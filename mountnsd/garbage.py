@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Garbage is collected in the thread of the event loop, which never leaves the host, and in no other.
+
+What is collected may log and import, and Python collects in whatever thread makes garbage: that may be one that is
+inside a namespace.  So it does not collect by itself in the daemon, and this does instead: what is young with the
+calls that come, and all of it a while later.  While nobody calls nothing is done.
+
+Source: the documentation of Python's module gc.
+"""
+
+import asyncio
+import gc
+
+_LATER = 5.0  # seconds
+
+
+def take_over() -> None:
+    """Have Python not collect by itself any more."""
+    gc.disable()
+
+
+class Collector:
+    """Collects in the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Collect no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def collect(self) -> None:
+        """Collect what is young, if there is as much of it as Python would collect for; and all of it later."""
+        young, middle, _ = gc.get_count()
+        most_young, most_middle, _ = gc.get_threshold()
+        if young > most_young:
+            gc.collect(1 if middle > most_middle else 0)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LATER, self._collect_all)
+
+    def _collect_all(self) -> None:
+        self._timer = None
+        gc.collect()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Garbage is collected with the calls that come, and not while nobody calls."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from mountnsd import garbage
+from mountnsd.garbage import Collector
+
+
+class Cycle:
+    """Something that only the collector ends."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture(autouse=True)
+def _taken_over() -> Iterator[None]:
+    gc.collect()
+    garbage.take_over()
+    yield
+    gc.enable()
+
+
+def test_much_of_it_goes_with_the_next_call() -> None:
+    async def story() -> None:
+        collector = Collector()
+        left = weakref.ref(Cycle())
+        collector.collect()
+        assert left() is not None
+        kept = [Cycle() for _ in range(gc.get_threshold()[0])]
+        collector.collect()
+        assert left() is None
+        collector.close()
+        del kept
+
+    asyncio.run(story())
+
+
+def test_all_of_it_goes_in_the_end_and_then_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "_LATER", 0.001)
+
+    async def story() -> None:
+        collector = Collector()
+        left = weakref.ref(Cycle())
+        collector.collect()
+        while left() is not None:
+            await asyncio.sleep(0.001)
+        assert collector._timer is None
+
+    asyncio.run(asyncio.wait_for(story(), 10))
