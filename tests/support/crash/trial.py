@@ -45,6 +45,8 @@ def _call(world: World, operation: Operation, trap: Trap | None) -> Outcome:
     """A call to a daemon that runs."""
     before = world.snapshot()
     operation.prepare(world)
+    if operation.name != "notice":
+        world.call("List")  # what was prepared is known, and no look at it comes in between
     told: DBusError | None = None
     world.impatient = trap is not None and (trap.step.what, trap.step.call) == (LOOP, "sendto")
     world.late = False
