@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 from support import ground, leaks
@@ -101,11 +101,11 @@ class Reused:
         return Path(f"/proc/{self.pid}/comm").read_text() == "outside\n"
 
 
-def after(function: Callable[[int], T], then: Callable[[int], None]) -> Callable[[int], T]:
+def after(function: Callable[..., T], then: Callable[[int], None]) -> Callable[..., T]:
     """`function`, and then something happens before its caller goes on."""
 
-    def both(argument: int) -> T:
-        result = function(argument)
+    def both(argument: int, *more: Any, **options: Any) -> T:
+        result = function(argument, *more, **options)
         then(argument)
         return result
 

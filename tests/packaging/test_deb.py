@@ -304,6 +304,7 @@ def test_other_places(directory: Path, new_directory: Callable[[], Path]) -> Non
         "POLICYDIR": "/opt/p",
         "SERVICEDIR": "/opt/v",
         "ACTIONSDIR": "/opt/a",
+        "CATALOGDIR": "/opt/g",
         "CONFIGDIR": "/opt/c",
         "DECLAREDDIR": "/opt/d",
     }

@@ -25,7 +25,9 @@ def entries() -> dict[str, str]:
 
 def rows() -> dict[str, tuple[str, set[str]]]:
     """The events of the manual: name and fields by id."""
-    found = re.findall(r"^\| (\w+)[^|]*\| ([0-9a-f]{32}) \| ([^|]*)\|$", MANUAL, flags=re.MULTILINE)
+    found = re.findall(
+        r"^(\w+), `MESSAGE_ID=([0-9a-f]{32})`\n: {3}(.*(?:\n {4}.*)*)$", MANUAL, flags=re.MULTILINE
+    )
     return {number: (name, set(re.findall(r"`([A-Z_]+\*?)=`", fields))) for name, number, fields in found}
 
 
