@@ -38,10 +38,10 @@ After each, these hold, or there would be no table:
 
 Paths are below the runtime directory. `N`, `PID` and `NUMBER` are numbers, `INSIDE` is a process in the namespace.
 Not tried is what can fail only where the process itself is out of memory, or not at all: memory, locks between
-threads, clocks, signal masks; and files of the program and of the interpreter. Of what the interpreter does on its
-own account, and of sockets and the event loop, only the first of each kind is tried, and the former is not shown. In
-a start, errors are tried at the first of each kind of step, and SIGKILL at all of them. A close(2) that fails has
-closed, as in the kernel.
+threads, clocks, signal masks; and files of the program and of the interpreter. Of sockets, of the event loop and of
+what the interpreter does on its own account only the first of each kind is tried, and of these only sockets are
+shown: the rest comes as the machine likes. In a start, errors are tried at the first of each kind of step, and
+SIGKILL at all of them. A close(2) that fails has closed, as in the kernel.
 
 | word | what it means |
 | --- | --- |
@@ -58,7 +58,6 @@ closed, as in the kernel.
 | recovers | The next start takes in what is there, and clears away what was cut short. |
 | ends | The start fails with a line in the log; systemd tries again. |
 | daemon ends | It has lost the bus or its event loop, and exits with a failure; systemd starts it again. |
-| late | The answer comes when something else happens on the bus: asyncio has lost the byte that wakes it up. |
 | *Name* | The caller gets the error of that name. |
 """
 
@@ -76,7 +75,7 @@ def _section(operation: Operation, cells: Cells) -> str:
     faults = [fault.value for fault in Fault if any(fault.value in row for row in cells.values())]
     steps = [Step(*key.split("\t")) for key in cells]
     for step in sorted(steps, key=_place):
-        if step.is_routine:
+        if step.is_routine or step.what == LOOP:
             continue
         row = cells["\t".join((step.actor, step.call, step.what))]
         words = tuple(" / ".join(sorted(row.get(fault, []))) for fault in faults)
@@ -94,7 +93,7 @@ def _section(operation: Operation, cells: Cells) -> str:
 
 def _place(step: Step) -> tuple[bool, bool, str]:
     """Where a row comes: what goes on side by side, and so in any order, is sorted."""
-    aside = step.what in (LOOP, BUS)
+    aside = step.what == BUS
     return aside, step.actor == "child", step.call if aside else ""
 
 

@@ -49,7 +49,6 @@ def _call(world: World, operation: Operation, trap: Trap | None) -> Outcome:
         world.call("List")  # what was prepared is known, and no look at it comes in between
     told: DBusError | None = None
     world.impatient = trap is not None and (trap.step.what, trap.step.call) == (LOOP, "sendto")
-    world.late = False
     with world.daemon.armed(trap) as steps:
         try:
             operation.act(world)
@@ -60,7 +59,7 @@ def _call(world: World, operation: Operation, trap: Trap | None) -> Outcome:
     hit = world.daemon.hit
     if not alive:
         world.daemon.start()
-    words = ["late"] if world.late else []
+    words: list[str] = []
     killed = trap is not None and trap.fault is Fault.KILL
     if not alive and not killed:
         words.append("daemon ends")

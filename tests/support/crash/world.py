@@ -84,7 +84,6 @@ class World:
         self.keeps = True  # a namespace from before
         self.refused = False  # whether a daemon that runs has said no
         self.impatient = False  # whether a call that is not answered at once is helped on
-        self.late = False
 
     def __enter__(self) -> "World":
         self.bus.start()
@@ -113,7 +112,6 @@ class World:
         try:
             return client.reply(serial, _IMPATIENCE if self.impatient else _PATIENCE)
         except TimeoutError:
-            self.late = True
             client.call(MANAGER_PATH, "org.freedesktop.DBus.Peer", "Ping")
             return client.reply(serial, _PATIENCE)
 
