@@ -43,6 +43,11 @@ def dispose(fds: list[int]) -> None:
         _relieving = False
 
 
+def waiting() -> int:
+    """How many descriptors nobody has begun to close yet."""
+    return len(_waiting)
+
+
 async def begun(patience: float = 0.1) -> bool:
     """Wait until the closing of all that was disposed of has begun, so that a child inherits none of it.
 

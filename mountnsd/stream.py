@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 _CONNECT_TIMEOUT = 15.0  # seconds, for all of connecting and authenticating
+_MANY_TO_CLOSE = 1024  # descriptors; with more of them, reading leaves time to their closing
+_PAUSE = 0.002  # seconds
 _READ_SIZE = 64 * 1024  # not above frames.MAX_MESSAGE: see Framer.feed
 _QUEUE_HIGH = 4 << 20  # bytes waiting to be written above which nobody may add to them ...
 _QUEUE_LOW = 1 << 20  # ... until there are fewer than this
@@ -131,6 +133,16 @@ class Stream:
                     return
         except ProtocolError as error:
             self.close(f"the bus does not speak D-Bus: {error}")
+            return
+        if (
+            disposal.waiting() > _MANY_TO_CLOSE
+        ):  # each has a number of ours until then, and these are not without end
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(_PAUSE, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._ended:
+            self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def _take(self, frame: Frame) -> None:
         """Hand a message over.  A fault in what takes it must not cost those behind it."""

@@ -52,6 +52,10 @@ def _status(host: Host, unit: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def _command(host: Host, unit: str) -> str:
+    return host.out("cat", f"/proc/{host.show(unit, 'MainPID')}/comm")
+
+
 def test_the_unit_of_the_readme(host: Host) -> None:
     file, text = _unit()
     unit = file.rpartition("/")[2]
@@ -64,13 +68,14 @@ def test_the_unit_of_the_readme(host: Host) -> None:
         assert (checked.returncode, checked.stderr) == (0, "")
         host.run("systemctl", "start", unit)
         assert host.active(UNIT)
-        assert _is_inside(host, unit)
+        # The unit has started when mountnsctl has; the way in takes a moment more.
+        host.wait_for("the service is inside", lambda: _is_inside(host, unit))
+        host.wait_for("the command runs", lambda: _command(host, unit) == "sleep")
         status = _status(host, unit)
         assert status["Uid"].split() == [host.out("id", "--user", "builder")] * 4
         assert status["NoNewPrivs"] == "1"
         for field in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
             assert int(status[field], 16) == 0, field
-        assert host.out("cat", f"/proc/{host.show(unit, 'MainPID')}/comm") == "sleep"
         host.run("systemctl", "restart", "mountnsd.service")
         assert host.active(unit)
         host.run("systemctl", "stop", UNIT)

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.raw import Field, call_fields, frame
 
+from mountnsd import disposal
+from mountnsd.frames import Frame
 from mountnsd.stream import Stream
 
 MESSAGES = st.lists(st.tuples(st.sampled_from([1, 7, 300, 9_000, 70_000]), st.integers(0, 2)), max_size=150)
@@ -73,3 +76,25 @@ def test_many_small_ones_are_few_system_calls(count: int) -> None:
     found, _, calls = asyncio.run(sent([(b"x" * 8, 0)] * count, 1 << 16))
     assert len(found) == 8 * count
     assert calls <= -(-count // 64) + 1
+
+
+def test_a_flood_of_descriptors_leaves_time_to_their_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But closings that hang do not end the reading."""
+    message = frame(call_fields("/", None, "Ping", extra=[Field(7, "s", ":1.1")]))
+
+    async def story() -> float:
+        ours, theirs = socket.socketpair()
+        taken: list[Frame] = []
+        stream = Stream(ours, taken.append, lambda _: None)
+        stream.start()
+        monkeypatch.setattr(disposal, "waiting", lambda: 1_000_000)
+        start = asyncio.get_running_loop().time()
+        for number in range(5):
+            theirs.send(message)
+            while len(taken) == number:
+                await asyncio.sleep(0)
+        stream.close()
+        theirs.close()
+        return asyncio.get_running_loop().time() - start
+
+    assert asyncio.run(asyncio.wait_for(story(), 20)) >= 4 * 0.002
