@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 DEFAULT_ADDRESS = "unix:path=/run/dbus/system_bus_socket"
 _CONNECT_TIMEOUT = 15.0  # seconds, for all of connecting and authenticating
 _MANY_TO_CLOSE = 1024  # descriptors; with more of them, reading leaves time to their closing
+MANY_TO_WRITE = 1024  # messages; with more of them nothing is read, for each call can add one
 _PAUSE = 0.002  # seconds
 _READ_SIZE = 64 * 1024  # not above frames.MAX_MESSAGE: see Framer.feed
 _QUEUE_HIGH = 4 << 20  # bytes waiting to be written above which nobody may add to them ...
@@ -134,14 +135,18 @@ class Stream:
         except ProtocolError as error:
             self.close(f"the bus does not speak D-Bus: {error}")
             return
-        if (
-            disposal.waiting() > _MANY_TO_CLOSE
-        ):  # each has a number of ours until then, and these are not without end
+        # A descriptor has a number of ours until it is closed, and these are not without end; nor is memory.
+        if disposal.waiting() > _MANY_TO_CLOSE or len(self._queue) > MANY_TO_WRITE:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.call_later(_PAUSE, self._read_on)
 
     def _read_on(self) -> None:
-        if not self._ended:
+        """Read again once what waits is being written; a closing may hang for ever."""
+        if self._ended:
+            return
+        if len(self._queue) > MANY_TO_WRITE:
+            self._loop.call_later(_PAUSE, self._read_on)
+        else:
             self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def _take(self, frame: Frame) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from support.raw import Field, call_fields, frame
 
 from mountnsd import disposal
+from mountnsd import stream as stream_module
 from mountnsd.frames import Frame
 from mountnsd.stream import Stream
 
@@ -98,3 +100,39 @@ def test_a_flood_of_descriptors_leaves_time_to_their_closing(monkeypatch: pytest
         return asyncio.get_running_loop().time() - start
 
     assert asyncio.run(asyncio.wait_for(story(), 20)) >= 4 * 0.002
+
+
+def test_who_is_not_written_to_is_not_read_from() -> None:
+    """A bus that takes nothing for a while cannot have us gather answers without end; nothing is lost by that."""
+    message = frame(call_fields("/", None, "Ping", extra=[Field(7, "s", ":1.1")]))
+    answer = bytes(1000)
+    count = 20_000
+
+    async def story() -> tuple[int, int]:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        taken, most = 0, 0
+
+        def take(_: Frame) -> None:
+            nonlocal taken, most
+            taken += 1
+            stream.send(answer)
+            most = max(most, len(stream._queue))
+
+        stream = Stream(ours, take, lambda _: None)
+        stream.start()
+        calls, answers = memoryview(message * count), 0
+        while answers < count * len(answer):
+            with suppress(BlockingIOError):  # of no bytes more, this sends nothing
+                calls = calls[theirs.send(calls) :]
+            if most > stream_module.MANY_TO_WRITE:  # until then nothing is read
+                with suppress(BlockingIOError):
+                    answers += len(theirs.recv(1 << 20))
+            await asyncio.sleep(0)
+        stream.close()
+        theirs.close()
+        return taken, most
+
+    taken, most = asyncio.run(asyncio.wait_for(story(), 20))
+    assert taken == count
+    assert most < stream_module.MANY_TO_WRITE + stream_module._READ_SIZE // len(message) + 1
