@@ -25,6 +25,7 @@ from typing import Self
 from mountnsd import foundation, mountinfo, names, syscalls
 from mountnsd.errors import MountFailed, NamespaceStale
 from mountnsd.namespace import Host
+from mountnsd.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ class Holder:
         finally:
             syscalls.close(own)
         return Host(proc=proc, holder=self.path, device=self.device, id=number)
+
+    def watch(self) -> Watch:
+        """Tells of changes of the mounts that matter to the holder.  The caller closes it."""
+        return Watch([os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)])
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.

@@ -9,7 +9,6 @@ import asyncio
 import errno
 import logging
 import os
-import select
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -63,13 +62,11 @@ class Registry:
         self._reservations: dict[str, _Reservation] = {}
         self._look_again = False
         self._recovered = False
-        self._mountinfo = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._mountinfo, select.POLLPRI | select.POLLERR)
+        self._watch = holder.watch()
 
     def close(self) -> None:
         """Close what is open; the namespaces stay."""
-        syscalls.close(self._mountinfo)
+        self._watch.close()
         close_host(self.host)
         self.holder.close()
         self._metadata.close()
@@ -309,7 +306,7 @@ class Registry:
     def refresh(self, always: bool = False) -> None:
         """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
         self._metadata.tidy()
-        if not (self._poll.poll(0) or self._look_again or always):
+        if not (self._watch.changed() or self._look_again or always):
             return
         self._look_again = True  # until this look has come to its end: a change is told of only once
         if self.holder.trouble() == "unmounted":
@@ -345,6 +342,8 @@ class Registry:
 
     def _replace_holder(self) -> None:
         lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
+        unwatched, self._watch = self._watch, self.holder.watch()
+        unwatched.close()
         lost.close()  # it would keep the namespaces that are pinned there, out of sight
         # That of /proc stays: a helper thread may be using it.
         self.host = replace(self.host, device=self.holder.device)
