@@ -16,6 +16,7 @@ from typing import Self
 from . import leaks
 from .buses import PrivateBus
 
+HOLDER = os.environ.get("MOUNTNSD_TEST_HOLDER") or "host"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -54,8 +55,7 @@ class Daemon:
         self.vendor = directory / "vendor"
         self.pins = self.runtime / "ns"
         self.configuration.mkdir(parents=True, exist_ok=True)
-        if config:
-            (self.configuration / "mountnsd.toml").write_text(config)
+        (self.configuration / "mountnsd.toml").write_text(f'holder = "{HOLDER}"\n{config}')
         self._env = dict(env or {})
         self._arguments = arguments
         self._log = directory / "mountnsd.log"
