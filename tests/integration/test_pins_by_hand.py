@@ -192,7 +192,7 @@ class TestReplaced:
         no_such(root)
         error = refused(create, root, "a")
         assert error.name == MOUNT_FAILED
-        assert str(pin) in error.message  # what to look at
+        assert str(daemon.holder / "a") in error.message  # what to look at
         create(root, "b")
         daemon.restart()
         no_such(root)
@@ -220,7 +220,7 @@ class TestCovered:
         ):
             error = refused(ask)
             assert error.name == STALE
-            assert str(pin) in error.message
+            assert str(daemon.holder / "a") in error.message
         assert refused(create, root, "a").name == EXISTS
         daemon.restart()
         assert root.get(path_of("a"), NAMESPACE, "State") == "stale"

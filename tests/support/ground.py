@@ -125,9 +125,14 @@ class Ground:
         self._registry: Registry | None = None
 
     @property
+    def holder(self) -> Path:
+        """The visible holder."""
+        return self.runtime / "ns"
+
+    @property
     def pins(self) -> Path:
         """The directory of the pins: the holder, or where one that is hidden can be looked at."""
-        return hidden.shown(self.runtime / "ns")
+        return hidden.shown(self.holder)
 
     @property
     def registry(self) -> Registry:
@@ -141,6 +146,9 @@ class Ground:
         holder = Holder.ensure(str(self.runtime), hide=hidden.HIDE)
         self._registry = Registry(holder, MetadataStore(str(self.runtime)), self.limits)
         self._registry.recover()
+        assert (
+            self.pins.exists()
+        )  # from now on what is done by hand to a path of a pin is done where the holder is
         return self._registry
 
     def stop(self) -> None:
@@ -163,7 +171,7 @@ class Ground:
         self.stop()
         below = leaks.mounts_below(self.runtime)
         pins = leaks.mounts_below(self.pins)
-        hidden.close(self.runtime / "ns")
+        hidden.close(self.holder)
         inodes = {int(mount.root[5:-1]) for mount in pins if mount.root.startswith("mnt:[")}
         for pid in leaks.processes_in(inodes):
             if pid != os.getpid():

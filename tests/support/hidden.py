@@ -6,12 +6,15 @@ here, and `command` rewrites a command with such a path so that it is done where
 """
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from mountnsd import helper, namespace
 
 HIDE = os.environ.get("MOUNTNSD_TEST_HOLDER") == "hidden"  # whether daemon and registry get a hidden holder
 ANCHOR = ".anchor"
+_BY_DESCRIPTOR = re.compile(r"/proc/(?:\d+|self)/fd/\d+")
 _opened: dict[
     str, tuple[int, Path]
 ] = {}  # by what `shown` gave: the anchor's inode, and the holder's own path
@@ -52,10 +55,17 @@ def close(holder: Path) -> None:
 
 
 def own_path(path: Path | str) -> tuple[Path, Path] | None:
-    """For a path that `shown` gave, or one below it: the anchor, and what it is where the holder is; else None."""
+    """For a path through a descriptor of a hidden holder: the anchor, and what it is where that is; else None.
+
+    The descriptor may be ours (`shown`), or that of a daemon.
+    """
+    match = _BY_DESCRIPTOR.match(str(path))
+    if match is None:
+        return None
     for prefix, (_, holder) in _opened.items():
-        if str(path) == prefix or str(path).startswith(f"{prefix}/"):
-            return holder / ANCHOR, holder / str(path)[len(prefix) :].lstrip("/")
+        with suppress(OSError):
+            if os.path.samefile(prefix, match[0]):
+                return holder / ANCHOR, holder / str(path)[match.end() :].lstrip("/")
     return None
 
 
