@@ -17,19 +17,19 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import stat
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Self
 
 from mountnsd import foundation, mountinfo, names, syscalls
 from mountnsd.errors import MountFailed, NamespaceStale
+from mountnsd.inventory import ByEvents, ByReading, Inventory
 from mountnsd.namespace import Host
 from mountnsd.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = "create the pin's file"
 _HINTS = {
@@ -54,12 +54,14 @@ class Survey:
     """What lies in the holder.
 
     pins: those that all witnesses agree on; covered: pins that something else is mounted over;
-    leftovers: names of plain files, which creations that were cut short left.
+    leftovers: names of plain files, which creations that were cut short left; about: the names that were looked at,
+    None for all.
     """
 
     pins: tuple[Pin, ...]
     covered: tuple[Pin, ...]
     leftovers: tuple[str, ...]
+    about: frozenset[str] | None = None
 
 
 class Holder:
@@ -71,8 +73,10 @@ class Holder:
         self._fd = fd
         self._mount_id = mount_id
         self.device = os.fstat(fd).st_dev
-        self._reported: frozenset[str] = frozenset()
-        self._witnessed: dict[str, Pin] = {}  # by line of mountinfo, see `survey`
+        self._inventory = Inventory(ByReading(fd))
+        self._names_changed = 0  # when names in the directory were changed last, as far as is known
+        self._again: set[str] = set()  # to be looked at though nothing may be told of them, see `changes`
+        self._reported: set[str] = set()
 
     @classmethod
     def ensure(cls, runtime_directory: str) -> Self:
@@ -101,7 +105,24 @@ class Holder:
 
     def close(self) -> None:
         """Close the holder's descriptor; the holder and its pins stay."""
+        self._inventory.close()
         syscalls.close(self._fd)
+
+    def follow(self) -> None:
+        """Have the kernel tell of single mounts from now on, where it can; else all are read, each time.
+
+        Raises OSError.
+        """
+        own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            inventory = Inventory(ByEvents(own, self._fd))
+        except OSError as error:
+            log.debug("All mounts are read after each change of one: %s", error.strerror)
+            return
+        finally:
+            syscalls.close(own)
+        self._inventory.close()
+        self._inventory = inventory
 
     def host(self) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
@@ -115,7 +136,8 @@ class Holder:
 
     def watch(self) -> Watch:
         """Tells of changes of the mounts that matter to the holder.  The caller closes it."""
-        return Watch([os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)])
+        mountinfo_fd = os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        return Watch([mountinfo_fd], self._inventory.fileno())
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
@@ -157,13 +179,16 @@ class Holder:
             try:
                 step = _CREATE
                 create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
+                with self._changing_names():
+                    syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
                 step = "move_mount"
                 try:
                     syscalls.move_mount(tree, "", self._fd, name, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
                 except OSError:
-                    os.unlink(name, dir_fd=self._fd)
+                    with self._changing_names():
+                        os.unlink(name, dir_fd=self._fd)
                     raise
+                self._again.add(name)
             finally:
                 syscalls.close(tree)
         except OSError as error:
@@ -220,66 +245,85 @@ class Holder:
 
     def remove_leftover(self, name: str) -> None:
         """Remove the plain, empty file of a pin that is not (or no longer) mounted.  Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._changing_names():
             os.unlink(name, dir_fd=self._fd)
 
-    def survey(self) -> Survey:
-        """Read what is in the holder: mountinfo first, then the other three witnesses for each pin.
+    @contextlib.contextmanager
+    def _changing_names(self) -> Iterator[None]:
+        """What is done meanwhile to the directory is ours, and no reason to look at all names."""
+        known = self._names_changed == os.fstat(self._fd).st_mtime_ns
+        try:
+            yield
+        finally:
+            if known:
+                self._names_changed = os.fstat(self._fd).st_mtime_ns
 
-        These are heard once for each line of mountinfo.  It has the mount's id and the namespace's inode: while it
-        stays, and nothing is mounted on that mount, they could say nothing else.  What is not ours is left alone,
-        and logged once.  Raises OSError.
+    def survey(self) -> Survey:
+        """Look at everything in the holder: the mounts first, then the other three witnesses for each pin.
+
+        These are heard once for each mount. It stays the same namespace's: while it stays where it is, and nothing is
+        mounted on it, they could say nothing else.  What is not ours is left alone, and logged once.  Raises OSError.
         """
-        mounted: set[str] = set()
+        self._inventory.fill()
+        self._names_changed = os.fstat(self._fd).st_mtime_ns
+        mounted = self._inventory.names()
+        others = set(syscalls.entries(self._fd)) - mounted
+        self._again.clear()
+        return self._judged((*mounted, *others), None)
+
+    def changes(self, again: Set[str] = frozenset()) -> Survey | None:
+        """Look at what changed since the last look.
+
+        Arguments: again: names to look at, too.
+        Returns: None where `survey` has to be called: too much has changed, or the holder itself.
+        Raises: OSError; `survey` has to be called, too.
+        """
+        names = self._inventory.update()
+        if names is None:
+            return None
+        if self._inventory.fileno() < 0:  # such a kernel says the time too roughly, as well
+            names |= set(syscalls.entries(self._fd)) - self._inventory.names()
+        elif self._names_changed != os.fstat(self._fd).st_mtime_ns:
+            return None
+        # A pin that came and went meanwhile is in no inventory, but its maker knows it; and one that the witnesses
+        # did not agree on may have come to be right without a change of the mounts.
+        names |= again | self._again
+        self._again.clear()
+        return self._judged(names, frozenset(names))
+
+    def _judged(self, looked_at: Iterable[str], about: frozenset[str] | None) -> Survey:
         pins: list[Pin] = []
         covered: list[Pin] = []
-        foreign: set[str] = set()
-        witnessed: dict[str, Pin] = {}
-        for line, is_covered in self._lines():
-            known = self._witnessed.get(line)
-            name, inode = self._parsed(line) if known is None else (known.name, known.inode)
-            if not name:
-                continue
-            mounted.add(name)
-            if inode is None or not names.is_valid(name):
-                foreign.add(name)
-                continue
-            pin = known or Pin(name, inode)
-            if not is_covered and (known is not None or self._is_witnessed(pin)):
-                pins.append(pin)
-                witnessed[line] = pin
+        leftovers: list[str] = []
+        foreign: list[str] = []
+        for name in looked_at:
+            entry = self._inventory.entry(name)
+            if entry is None:
+                is_leftover = self._is_leftover(name)
+                if is_leftover is not None:
+                    (leftovers if is_leftover else foreign).append(name)
+            elif entry.inode is None or not names.is_valid(name):
+                foreign.append(name)
+            elif entry.above:
+                entry.believed = False
+                covered.append(Pin(name, entry.inode))
             else:
-                covered.append(pin)
-        self._witnessed = witnessed
-        others = set(syscalls.entries(self._fd)) - mounted
-        leftovers = {name for name in others if self._is_leftover(name)}
-        foreign |= others - leftovers
-        for name in sorted(foreign - self._reported):
+                pin = Pin(name, entry.inode)
+                entry.believed = entry.believed or self._is_witnessed(pin)
+                if entry.believed:
+                    pins.append(pin)
+                else:
+                    self._again.add(name)
+                    covered.append(pin)
+        self._report(foreign, about)
+        return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)), about)
+
+    def _report(self, foreign: Iterable[str], about: frozenset[str] | None) -> None:
+        """Log what is not ours, once while it is there."""
+        new = {*foreign} - self._reported
+        self._reported = {*foreign} | (self._reported - about if about is not None else set())
+        for name in sorted(new):
             log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
-        self._reported = frozenset(foreign)
-        return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)))
-
-    def _lines(self) -> list[tuple[str, bool]]:
-        """The lines of mountinfo for what is mounted on the holder, and whether something is mounted on that."""
-        lines = mountinfo.read().split("\n")
-        # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
-        heads = [line.split(" ", 2)[:2] for line in lines]
-        parents = {head[-1] for head in heads}
-        own = str(self._mount_id)
-        return [
-            (line, head[0] in parents)
-            for head, line in zip(heads, lines, strict=True)
-            if head[-1] == own and len(head) == 2
-        ]
-
-    def _parsed(self, line: str) -> tuple[str, int | None]:
-        """The name of a mount in the holder, empty for another; and the inode, None for no mount namespace."""
-        prefix = self.path + "/"
-        mount = mountinfo.parse_line(line)
-        if mount is None or not mount.target.startswith(prefix):
-            return "", None
-        match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
-        return mount.target.removeprefix(prefix), int(match[1]) if match else None
 
     def _is_witnessed(self, pin: Pin) -> bool:
         fd = self._open_witnessed(pin.name, pin.inode)
@@ -310,15 +354,15 @@ class Holder:
                     syscalls.close(opened)
         return None
 
-    def _is_leftover(self, name: str) -> bool:
+    def _is_leftover(self, name: str) -> bool | None:
         """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.
 
-        Raises OSError.
+        None where nothing has that name.  Raises OSError.
         """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
-            return False
+            return None
         return (
             stat.S_ISREG(status.st_mode)
             and status.st_size == 0
