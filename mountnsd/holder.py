@@ -18,11 +18,12 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Self
 
 from mountnsd import foundation, mountinfo, names, syscalls
+from mountnsd.directorywatch import DirectoryWatch
 from mountnsd.errors import MountFailed, NamespaceStale
 from mountnsd.inventory import ByEvents, ByReading, Inventory
 from mountnsd.namespace import Host
@@ -74,7 +75,7 @@ class Holder:
         self._mount_id = mount_id
         self.device = os.fstat(fd).st_dev
         self._inventory = Inventory(ByReading(fd))
-        self._names_changed = 0  # when names in the directory were changed last, as far as is known
+        self._names: DirectoryWatch | None = None  # None: all names are read, each time
         self._again: set[str] = set()  # to be looked at though nothing may be told of them, see `changes`
         self._reported: set[str] = set()
 
@@ -104,25 +105,25 @@ class Holder:
             ) from error
 
     def close(self) -> None:
-        """Close the holder's descriptor; the holder and its pins stay."""
+        """Close what is open; the holder and its pins stay."""
         self._inventory.close()
+        if self._names is not None:
+            self._names.close()
         syscalls.close(self._fd)
 
     def follow(self) -> None:
-        """Have the kernel tell of single mounts from now on, where it can; else all are read, each time.
+        """Have the kernel tell of changes one by one from now on, where it can; else everything is read, each time.
 
-        Raises OSError.
+        To be called once, before the first survey.  Raises OSError.
         """
         own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            inventory = Inventory(ByEvents(own, self._fd))
+            self._names = DirectoryWatch(self._fd)
+            self._inventory = Inventory(ByEvents(own, self._fd))
         except OSError as error:
-            log.debug("All mounts are read after each change of one: %s", error.strerror)
-            return
+            log.debug("All mounts are read after each change of one: %s", error)
         finally:
             syscalls.close(own)
-        self._inventory.close()
-        self._inventory = inventory
 
     def host(self) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
@@ -179,14 +180,12 @@ class Holder:
             try:
                 step = _CREATE
                 create = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                with self._changing_names():
-                    syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
+                syscalls.close(os.open(name, create, 0o400, dir_fd=self._fd))
                 step = "move_mount"
                 try:
                     syscalls.move_mount(tree, "", self._fd, name, syscalls.MOVE_MOUNT_F_EMPTY_PATH)
                 except OSError:
-                    with self._changing_names():
-                        os.unlink(name, dir_fd=self._fd)
+                    os.unlink(name, dir_fd=self._fd)
                     raise
                 self._again.add(name)
             finally:
@@ -245,18 +244,8 @@ class Holder:
 
     def remove_leftover(self, name: str) -> None:
         """Remove the plain, empty file of a pin that is not (or no longer) mounted.  Raises OSError."""
-        with contextlib.suppress(FileNotFoundError), self._changing_names():
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._fd)
-
-    @contextlib.contextmanager
-    def _changing_names(self) -> Iterator[None]:
-        """What is done meanwhile to the directory is ours, and no reason to look at all names."""
-        known = self._names_changed == os.fstat(self._fd).st_mtime_ns
-        try:
-            yield
-        finally:
-            if known:
-                self._names_changed = os.fstat(self._fd).st_mtime_ns
 
     def survey(self) -> Survey:
         """Look at everything in the holder: the mounts first, then the other three witnesses for each pin.
@@ -265,7 +254,8 @@ class Holder:
         mounted on it, they could say nothing else.  What is not ours is left alone, and logged once.  Raises OSError.
         """
         self._inventory.fill()
-        self._names_changed = os.fstat(self._fd).st_mtime_ns
+        if self._names is not None:
+            self._names.take()
         mounted = self._inventory.names()
         others = set(syscalls.entries(self._fd)) - mounted
         self._again.clear()
@@ -279,15 +269,15 @@ class Holder:
         Raises: OSError; `survey` has to be called, too.
         """
         names = self._inventory.update()
-        if names is None:
-            return None
-        if self._inventory.fileno() < 0:  # such a kernel says the time too roughly, as well
-            names |= set(syscalls.entries(self._fd)) - self._inventory.names()
-        elif self._names_changed != os.fstat(self._fd).st_mtime_ns:
+        if self._names is not None:
+            others = self._names.take()
+        else:
+            others = set(syscalls.entries(self._fd)) - self._inventory.names()
+        if names is None or others is None:
             return None
         # A pin that came and went meanwhile is in no inventory, but its maker knows it; and one that the witnesses
         # did not agree on may have come to be right without a change of the mounts.
-        names |= again | self._again
+        names |= others | again | self._again
         self._again.clear()
         return self._judged(names, frozenset(names))
 

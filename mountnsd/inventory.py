@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mountnsd import mountevents, mountinfo, syscalls
-from mountnsd.mountevents import Event
+from mountnsd.mountevents import Event, Events
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 
@@ -79,7 +79,7 @@ class ByEvents:
         """
         self.holder = mountevents.id_of(directory)
         self._namespace = syscalls.mntns_id(namespace)
-        self._events = mountevents.Events(namespace)
+        self._events = Events(namespace)
         try:
             self._below()  # else it would be found out too late
         except BaseException:

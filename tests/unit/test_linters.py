@@ -19,6 +19,7 @@ LONGEST = 450
 # What each module may know of the package: nothing, for the lowest; and what it must not, for those in between.
 LOWEST = {"syscalls", "mountevents", "mountinfo", "names", "errors"}
 WITHOUT_DBUS = {
+    "directorywatch",
     "inventory",
     "roster",
     "holder",
