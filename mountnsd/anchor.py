@@ -64,11 +64,18 @@ class Anchored(Place):
 
     def inside(self, work: Callable[[], T]) -> T:
         """Do something there, in a helper thread.  Raises what it raises; OSError ESTALE where the anchor is gone."""
-        return self._with_anchor(lambda fd: helper.run_blocking(namespace.inside(fd, work)))
+        anchor = self.open_namespace()
+        try:
+            return helper.run_blocking(namespace.inside(anchor, work))
+        finally:
+            syscalls.close(anchor)
 
-    def number(self) -> int:
-        """The kernel's id of the hidden namespace, 0 where it has none.  Raises OSError."""
-        return self._with_anchor(syscalls.mntns_id)
+    def open_namespace(self) -> int:
+        """A descriptor of the hidden namespace, by the anchor.  Raises OSError: ESTALE where that is gone."""
+        fd = open_pin(self.visible.directory, NAME, self._inode)
+        if fd is None:
+            raise OSError(errno.ESTALE, "the anchor of the holder is gone", self.visible.pin_path(NAME))
+        return fd
 
     def mountinfo(self) -> str:
         """The mounts there.  Raises OSError."""
@@ -115,15 +122,6 @@ class Anchored(Place):
 
     def _look(self) -> int:
         return os.open(self.path.lstrip("/"), _PATH_FLAGS | os.O_DIRECTORY, dir_fd=self._root)
-
-    def _with_anchor(self, work: Callable[[int], T]) -> T:
-        fd = open_pin(self.visible.directory, NAME, self._inode)
-        if fd is None:
-            raise OSError(errno.ESTALE, "the anchor of the holder is gone", self.visible.pin_path(NAME))
-        try:
-            return work(fd)
-        finally:
-            syscalls.close(fd)
 
 
 def settle(visible: Place, hide: bool) -> Place:

@@ -17,15 +17,16 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from mountnsd import anchor, foundation, mountinfo, names, syscalls
+from mountnsd import anchor, foundation, names, syscalls
+from mountnsd.directorywatch import DirectoryWatch
 from mountnsd.errors import MountFailed, NamespaceStale
+from mountnsd.inventory import ByEvents, ByReading, Inventory
 from mountnsd.namespace import Host
 from mountnsd.place import Place, T
 from mountnsd.watch import Watch
@@ -34,7 +35,6 @@ from mountnsd.witness import open_pin
 log = logging.getLogger(__name__)
 
 HIDDEN = "hidden-holder"  # the feature: a pin's path leads through a descriptor of the daemon
-_NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 _CREATE = "create the pin's file"
 _HINTS = {
     (errno.EEXIST, _CREATE): "Something lies there that is no namespace of ours; see '{findmnt}'.",
@@ -56,12 +56,14 @@ class Survey:
     """What lies in the holder.
 
     pins: those that all witnesses agree on; covered: pins that something else is mounted over;
-    leftovers: names of plain files, which creations that were cut short left.
+    leftovers: names of plain files, which creations that were cut short left; about: the names that were looked at,
+    None for all.
     """
 
     pins: tuple[Pin, ...]
     covered: tuple[Pin, ...]
     leftovers: tuple[str, ...]
+    about: frozenset[str] | None = None
 
 
 class Holder:
@@ -74,8 +76,10 @@ class Holder:
         self._fd = place.directory
         self._hide = hide
         self._device = os.fstat(self._fd).st_dev
-        self._reported: frozenset[str] = frozenset()
-        self._witnessed: dict[str, Pin] = {}  # by line of mountinfo, see `survey`
+        self._inventory = Inventory(ByReading(self._fd, place.mountinfo))
+        self._names: DirectoryWatch | None = None  # None: all names are read, each time
+        self._again: set[str] = set()  # to be looked at though nothing may be told of them, see `changes`
+        self._reported: set[str] = set()
 
     @classmethod
     def ensure(cls, runtime_directory: str, hide: bool = False) -> Self:
@@ -105,8 +109,25 @@ class Holder:
         return self.ensure(self.runtime_directory, self._hide)
 
     def close(self) -> None:
-        """Close the holder's descriptors; the holder and its pins stay."""
+        """Close what is open; the holder and its pins stay."""
+        self._inventory.close()
+        if self._names is not None:
+            self._names.close()
         self.place.close()
+
+    def follow(self) -> None:
+        """Have the kernel tell of changes one by one from now on, where it can; else everything is read, each time.
+
+        To be called once, before the first survey.  Raises OSError.
+        """
+        namespace = self.place.open_namespace()
+        try:
+            self._names = DirectoryWatch(self._fd)
+            self._inventory = Inventory(ByEvents(namespace, self._fd))
+        except OSError as error:
+            log.debug("All mounts are read after each change of one: %s", error)
+        finally:
+            syscalls.close(namespace)
 
     def host(self, proc: int | None = None) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`.
@@ -119,7 +140,7 @@ class Holder:
 
     def watch(self) -> Watch:
         """Tells of changes of the mounts that matter to the holder.  The caller closes it."""
-        return Watch(self.place.mountinfos())
+        return Watch(self.place.mountinfos(), self._inventory.fileno())
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
@@ -162,6 +183,7 @@ class Holder:
                 except OSError:
                     os.unlink(name, dir_fd=self._fd)
                     raise
+                self._again.add(name)
             finally:
                 syscalls.close(tree)
         except OSError as error:
@@ -237,62 +259,72 @@ class Holder:
             raise MountFailed(what, "reach the holder", error.errno or errno.EIO) from error
 
     def survey(self) -> Survey:
-        """Read what is in the holder: mountinfo first, then the other three witnesses for each pin.
+        """Look at everything in the holder: the mounts first, then the other three witnesses for each pin.
 
-        These are heard once for each line of mountinfo.  It has the mount's id and the namespace's inode: while it
-        stays, and nothing is mounted on that mount, they could say nothing else.  What is not ours is left alone,
-        and logged once.  Raises OSError.
+        These are heard once for each mount. It stays the same namespace's: while it stays where it is, and nothing is
+        mounted on it, they could say nothing else.  What is not ours is left alone, and logged once.  Raises OSError.
         """
-        mounted: set[str] = set()
+        self._inventory.fill()
+        if self._names is not None:
+            self._names.take()
+        mounted = self._inventory.names()
+        others = set(syscalls.entries(self._fd)) - mounted
+        self._again.clear()
+        return self._judged((*mounted, *others), None)
+
+    def changes(self, again: Set[str] = frozenset()) -> Survey | None:
+        """Look at what changed since the last look.
+
+        Arguments: again: names to look at, too.
+        Returns: None where `survey` has to be called: too much has changed, or the holder itself.
+        Raises: OSError; `survey` has to be called, too.
+        """
+        names = self._inventory.update()
+        if self._names is not None:
+            others = self._names.take()
+        else:
+            others = set(syscalls.entries(self._fd)) - self._inventory.names()
+        if names is None or others is None:
+            return None
+        # A pin that came and went meanwhile is in no inventory, but its maker knows it; and one that the witnesses
+        # did not agree on may have come to be right without a change of the mounts.
+        names |= others | again | self._again
+        self._again.clear()
+        return self._judged(names, frozenset(names))
+
+    def _judged(self, looked_at: Iterable[str], about: frozenset[str] | None) -> Survey:
         pins: list[Pin] = []
         covered: list[Pin] = []
-        foreign: set[str] = set()
-        witnessed: dict[str, Pin] = {}
-        for line, is_covered in self._lines():
-            known = self._witnessed.get(line)
-            name, inode = self._parsed(line) if known is None else (known.name, known.inode)
-            if not name:
-                continue
-            mounted.add(name)
-            if inode is None or not names.is_valid(name):
-                foreign.add(name)
-                continue
-            pin = known or Pin(name, inode)
-            if not is_covered and (known is not None or self._is_witnessed(pin)):
-                pins.append(pin)
-                witnessed[line] = pin
+        leftovers: list[str] = []
+        foreign: list[str] = []
+        for name in looked_at:
+            entry = self._inventory.entry(name)
+            if entry is None:
+                is_leftover = self._is_leftover(name)
+                if is_leftover is not None:
+                    (leftovers if is_leftover else foreign).append(name)
+            elif entry.inode is None or not names.is_valid(name):
+                foreign.append(name)
+            elif entry.above:
+                entry.believed = False
+                covered.append(Pin(name, entry.inode))
             else:
-                covered.append(pin)
-        self._witnessed = witnessed
-        others = set(syscalls.entries(self._fd)) - mounted
-        leftovers = {name for name in others if self._is_leftover(name)}
-        foreign |= others - leftovers
-        for name in sorted(foreign - self._reported):
+                pin = Pin(name, entry.inode)
+                entry.believed = entry.believed or self._is_witnessed(pin)
+                if entry.believed:
+                    pins.append(pin)
+                else:
+                    self._again.add(name)
+                    covered.append(pin)
+        self._report(foreign, about)
+        return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)), about)
+
+    def _report(self, foreign: Iterable[str], about: frozenset[str] | None) -> None:
+        """Log what is not ours, once while it is there."""
+        new = {*foreign} - self._reported
+        self._reported = {*foreign} | (self._reported - about if about is not None else set())
+        for name in sorted(new):
             log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
-        self._reported = frozenset(foreign)
-        return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)))
-
-    def _lines(self) -> list[tuple[str, bool]]:
-        """The lines of mountinfo for what is mounted on the holder, and whether something is mounted on that."""
-        lines = self.place.mountinfo().split("\n")
-        # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
-        heads = [line.split(" ", 2)[:2] for line in lines]
-        parents = {head[-1] for head in heads}
-        own = str(self.place.mount_id)
-        return [
-            (line, head[0] in parents)
-            for head, line in zip(heads, lines, strict=True)
-            if head[-1] == own and len(head) == 2
-        ]
-
-    def _parsed(self, line: str) -> tuple[str, int | None]:
-        """The name of a mount in the holder, empty for another; and the inode, None for no mount namespace."""
-        prefix = self.path + "/"
-        mount = mountinfo.parse_line(line)
-        if mount is None or not mount.target.startswith(prefix):
-            return "", None
-        match = _NSFS_ROOT.fullmatch(mount.root) if mount.fstype == "nsfs" else None
-        return mount.target.removeprefix(prefix), int(match[1]) if match else None
 
     def _is_witnessed(self, pin: Pin) -> bool:
         fd = open_pin(self._fd, pin.name, pin.inode)
@@ -300,15 +332,15 @@ class Holder:
             syscalls.close(fd)
         return fd is not None
 
-    def _is_leftover(self, name: str) -> bool:
+    def _is_leftover(self, name: str) -> bool | None:
         """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.
 
-        Raises OSError.
+        None where nothing has that name.  Raises OSError.
         """
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
-            return False
+            return None
         return (
             stat.S_ISREG(status.st_mode)
             and status.st_size == 0

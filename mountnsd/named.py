@@ -8,6 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
+
+from mountnsd.metadata import Metadata
 
 Key = tuple[str, int]  # name, generation
 
@@ -32,6 +35,23 @@ class Namespace:
     labels: dict[str, str]
     generation: int = field(compare=False)  # one more for each that this daemon has taken in
     state: State = State.ACTIVE
+
+    @classmethod
+    def described(cls, name: str, path: str, metadata: Metadata, generation: int, state: State) -> Self:
+        """The one that its metadata is about."""
+        return cls(
+            name=name,
+            path=path,
+            inode=metadata.inode,
+            id=metadata.id,
+            owner=metadata.owner,
+            created_usec=metadata.created_usec,
+            propagation=metadata.propagation,
+            description=metadata.description,
+            labels=metadata.labels,
+            generation=generation,
+            state=state,
+        )
 
     @property
     def key(self) -> Key:

@@ -49,13 +49,17 @@ class Place:
         """Do something in the mount namespace that the holder is in.  Raises what it raises."""
         return work()
 
+    def open_namespace(self) -> int:
+        """A descriptor of that mount namespace, for the caller to close.  Raises OSError."""
+        return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
     def number(self) -> int:
         """The kernel's id of that mount namespace, 0 where it has none.  Raises OSError."""
-        own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        namespace = self.open_namespace()
         try:
-            return syscalls.mntns_id(own)
+            return syscalls.mntns_id(namespace)
         finally:
-            syscalls.close(own)
+            syscalls.close(namespace)
 
     def mountinfo(self) -> str:
         """The mounts of that mount namespace.  Raises OSError."""

@@ -30,13 +30,14 @@ from mountnsd.errors import (
     NoSuchNamespace,
 )
 from mountnsd.events import Event, tell
-from mountnsd.holder import Holder, Pin, close_host
+from mountnsd.holder import Holder, Pin, Survey, close_host
 from mountnsd.metadata import Metadata, MetadataStore
 from mountnsd.mountrequest import MountRequest
 from mountnsd.mounts import Change
 from mountnsd.named import Limits, Listener, Namespace, State
 from mountnsd.options import CreateOptions, DestroyOptions
 from mountnsd.processes import Process
+from mountnsd.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,14 @@ class Registry:
         self.listener = Listener()
         self.host = holder.host()
         self._metadata = metadata
-        self._namespaces: dict[str, Namespace] = {}
+        self._namespaces = Roster()
         self._generations = count()
         self._making: Counter[int] = Counter()  # creations under way, by owner
         self._reservations: dict[str, _Reservation] = {}
         self._look_again = False
+        self._names_again: set[str] = set()
         self._recovered = False
+        holder.follow()
         self._watch = holder.watch()
 
     def close(self) -> None:
@@ -95,11 +98,11 @@ class Registry:
     def all(self) -> list[Namespace]:
         """All namespaces by name, looking again first where the mounts have changed."""
         self.refresh()
-        return [self._namespaces[name] for name in sorted(self._namespaces)]
+        return self._namespaces.all()
 
     def with_inode(self, inode: int) -> Namespace | None:
         self.refresh()
-        return next((found for found in self._namespaces.values() if found.inode == inode), None)
+        return self._namespaces.with_inode(inode)
 
     def processes(self, found: Namespace) -> list[Process]:
         return processes.inside(found.inode)
@@ -138,7 +141,7 @@ class Registry:
         """
         names.check(name)
         if name in self._namespaces or self.holder.occupied(name):
-            self.refresh(always=name not in self._namespaces)  # it may have been unpinned, or pinned, by hand
+            self.refresh(again=name)  # it may have been unpinned, or pinned, by hand
         async with self._reserved(name):
             existing = self._namespaces.get(name)
             if existing is not None:
@@ -160,7 +163,7 @@ class Registry:
             )
         if owner == 0:
             return
-        own = sum(found.owner == owner for found in self._namespaces.values()) + self._making[owner]
+        own = self._namespaces.owned(owner) + self._making[owner]
         if own >= self.limits.per_owner:
             raise LimitsExceeded(
                 f"The user {owner} has {own} namespaces, as many as one may have; "
@@ -226,8 +229,8 @@ class Registry:
             raise MountFailed(
                 f"Cannot keep the namespace '{name}'", "write its metadata", error.errno or errno.EIO
             ) from error
-        made = self._namespace(Pin(name, inode), metadata)
-        self._namespaces[name] = made
+        made = self._namespace(name, metadata)
+        self._namespaces.add(made)
         self.listener.added(made)
         return made
 
@@ -270,7 +273,7 @@ class Registry:
         self._forget(found)
 
     def _forget(self, found: Namespace) -> None:
-        del self._namespaces[found.name]
+        self._namespaces.remove(found)
         self.listener.removed(found)
 
     # Recovering and noticing
@@ -286,45 +289,51 @@ class Registry:
         for pin in self.holder.survey().pins if unfinished else ():
             prepared = self._metadata.read_prepared(pin.name) if pin.name in unfinished else None
             if prepared is not None and prepared.inode == pin.inode:  # not one that root made by hand
-                tell(
-                    Event.UNDONE,
-                    pin.name,
-                    pin.inode,
-                    "The creation of namespace %s was cut short: undone",
-                    pin.name,
-                )
+                said = "The creation of namespace %s was cut short: undone"
+                tell(Event.UNDONE, pin.name, pin.inode, said, pin.name)
                 with suppress(NamespaceStale):
                     self.holder.unpin(pin.name, pin.inode)
         for name in unfinished:
             self._metadata.discard(name)
         self.refresh(always=True)
-        for name in self._metadata.names() - self._namespaces.keys():
+        for name in self._metadata.names() - {*self._namespaces}:
             log.warning("Namespace %s is gone: its metadata is dropped", name, extra={"mountns_name": name})
             self._metadata.remove(name)
         self._recovered = True
 
-    def refresh(self, always: bool = False) -> None:
-        """Take in what changed behind our back, if the mounts of the host have changed at all since last time."""
+    def refresh(self, always: bool = False, again: str | None = None) -> None:
+        """Take in what changed behind our back, if the mounts of the host have changed at all since last time.
+
+        Arguments: always: look at everything, whether or not; again: a name to look at, whether or not.
+        """
         self._metadata.tidy()
-        if not (self._watch.changed() or self._look_again or always):
+        if again is not None:
+            self._names_again.add(again)
+        if not (self._watch.changed() or self._look_again or self._names_again or always):
             return
-        self._look_again = True  # until this look has come to its end: a change is told of only once
+        whole, self._look_again = self._look_again or always, True  # a change is told of only once
         if self.holder.trouble() == "unmounted":
-            log.error(
-                "The holder %s was unmounted by somebody: set up again, its namespaces are lost",
-                self.holder.path,
-            )
             self._replace_holder()
-        survey = self.holder.survey()
-        self._look_again = False
+            whole = True
+        survey = (None if whole else self.holder.changes(self._names_again)) or self.holder.survey()
+        self._names_again = set()
+        self._look_again = False  # what follows may ask for another look
+        try:
+            self._take_in(survey)
+        except BaseException:
+            self._look_again = True
+            raise
+
+    def _take_in(self, survey: Survey) -> None:
         seen = {pin.name: (pin, State.ACTIVE) for pin in survey.pins}
         seen |= {pin.name: (pin, State.STALE) for pin in survey.covered}
-        for found in list(self._namespaces.values()):
+        about = [*self._namespaces] if survey.about is None else survey.about
+        for found in [found for name in about if (found := self._namespaces.get(name)) is not None]:
             pin, state = seen.get(found.name, (None, State.STALE))
             if pin is None or pin.inode != found.inode:
                 self._lose(found)
             elif state is not found.state:
-                self._namespaces[found.name] = changed = replace(found, state=state)
+                self._namespaces.replace(changed := replace(found, state=state))
                 event = Event.UNCOVERED if state is State.ACTIVE else Event.COVERED
                 tell(event, found.name, found.inode, "Namespace %s is %s", found.name, state.value)
                 self.listener.changed(changed)
@@ -338,10 +347,13 @@ class Registry:
                     log.warning("Removed what was left of the namespace %s: a file without a pin", name)
                 except OSError as error:
                     log.warning("What is left of the namespace %s stays for now: %s", name, error.strerror)
-                    self._look_again = True
+                    self._names_again.add(name)
 
     def _replace_holder(self) -> None:
+        path = self.holder.path
+        log.error("The holder %s was unmounted by somebody: set up again, its namespaces are lost", path)
         lost, self.holder = self.holder, self.holder.again()
+        self.holder.follow()
         unwatched, self._watch = self._watch, self.holder.watch()
         unwatched.close()
         lost.close()  # it would keep the namespaces that are pinned there, out of sight
@@ -349,7 +361,7 @@ class Registry:
 
     def _lose(self, found: Namespace) -> None:
         if found.name in self._reservations:  # we are at it ourselves
-            self._look_again = True
+            self._names_again.add(found.name)
             return
         tell(Event.LOST, found.name, found.inode, "Namespace %s was unpinned by somebody else", found.name)
         self._metadata.remove(found.name)
@@ -358,10 +370,10 @@ class Registry:
     def _adopt(self, pin: Pin, state: State) -> None:
         """Take in a pin that is there: ours from before, or one that root made by hand."""
         if pin.name in self._reservations:
-            self._look_again = True
+            self._names_again.add(pin.name)
             return
-        found = self._namespace(pin, self._metadata_of(pin, state), state)
-        self._namespaces[pin.name] = found
+        found = self._namespace(pin.name, self._metadata_of(pin, state), state)
+        self._namespaces.add(found)
         if self._recovered:  # at the start, how many there are is said
             tell(Event.FOUND, found.name, found.inode, "Namespace %s was pinned by somebody else", found.name)
         self.listener.added(found)
@@ -382,20 +394,8 @@ class Registry:
         log.warning("Namespace %s has no metadata: root is its owner", pin.name)
         return Metadata(inode=pin.inode, id=number)
 
-    def _namespace(self, pin: Pin, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
-        return Namespace(
-            name=pin.name,
-            path=self.holder.pin_path(pin.name),
-            inode=pin.inode,
-            id=metadata.id,
-            owner=metadata.owner,
-            created_usec=metadata.created_usec,
-            propagation=metadata.propagation,
-            description=metadata.description,
-            labels=metadata.labels,
-            generation=next(self._generations),
-            state=state,
-        )
+    def _namespace(self, name: str, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
+        return Namespace.described(name, self.holder.pin_path(name), metadata, next(self._generations), state)
 
     @asynccontextmanager
     async def _reserved(self, name: str) -> AsyncIterator[None]:
@@ -409,7 +409,7 @@ class Registry:
             reservation.users -= 1
             if not reservation.users:
                 del self._reservations[name]
-                if self._look_again:  # somebody had a hand in it meanwhile
+                if self._look_again or self._names_again:  # somebody had a hand in it meanwhile
                     with suppress(Error, OSError):
                         self.refresh()
 

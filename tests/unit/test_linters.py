@@ -17,8 +17,11 @@ PACKAGE = TREE / "mountnsd"
 LONGEST = 450
 
 # What each module may know of the package: nothing, for the lowest; and what it must not, for those in between.
-LOWEST = {"syscalls", "mountinfo", "names", "errors"}
+LOWEST = {"syscalls", "mountevents", "mountinfo", "names", "errors"}
 WITHOUT_DBUS = {
+    "directorywatch",
+    "inventory",
+    "roster",
     "holder",
     "namespace",
     "metadata",

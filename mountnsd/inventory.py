@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is mounted in the holder, kept as mounts come and go.
+
+To read and compare all mounts costs more the more there are, and each
+operation of ours changes them.  So where the kernel tells of single mounts
+(Linux 6.15), only those are looked at; else all are read, and only the lines
+of mountinfo that changed are.  Both come to the same.
+
+Out of scope: whether a mount is what it looks like (holder.py).
+Sources: fanotify(7), statmount(2), proc_pid_mountinfo(5).
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable, KeysView
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mountnsd import mountevents, mountinfo, syscalls
+from mountnsd.mountevents import Event, Events
+
+_NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A mount in the holder, or on a mount in it.  Attributes: root, target, fstype: as mountinfo has them."""
+
+    id: int
+    parent: int
+    root: str
+    target: str
+    fstype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed.
+
+    Attributes: gone: ids of mounts that are not where they were; come: mounts that are there now; moved: ids of those
+    of `come` that may have brought along what is mounted on them.
+    """
+
+    gone: Collection[int]
+    come: Collection[Seen]
+    moved: Collection[int]
+
+
+class Source(Protocol):
+    """Where the word of the kernel comes from."""
+
+    holder: int  # the id of the holder's mount
+
+    def fileno(self) -> int:
+        """What is readable while there are changes that were not taken, or -1."""
+
+    def target(self) -> str:
+        """Where the holder is mounted.  Raises OSError."""
+
+    def all(self) -> Iterable[Seen]:
+        """All mounts in the holder, and what is mounted on those; changes before this are not told of any more.
+
+        Raises OSError.
+        """
+
+    def changes(self) -> Changes | None:
+        """What changed since last time; None where only `all` can tell.  Raises OSError."""
+
+    def close(self) -> None:
+        """Give up what is open."""
+
+
+class ByEvents:
+    """The kernel tells of each mount."""
+
+    def __init__(self, namespace: int, directory: int) -> None:
+        """Arguments: namespace, directory: descriptors of the mount namespace and of the holder, borrowed.
+
+        Raises: OSError: this kernel does not, or not us.
+        """
+        self.holder = mountevents.id_of(directory)
+        self._namespace = syscalls.mntns_id(namespace)
+        self._events = Events(namespace)
+        try:
+            self._below()  # else it would be found out too late
+        except BaseException:
+            self._events.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._events.fileno()
+
+    def target(self) -> str:
+        told = mountevents.look(self.holder, self._namespace)
+        return "" if told is None else told.target
+
+    def all(self) -> Iterable[Seen]:
+        self._events.take()
+        return self._look(self._below())
+
+    def _below(self) -> list[int]:
+        try:
+            return mountevents.below(self.holder, self._namespace)
+        except FileNotFoundError:  # somebody unmounted it
+            return []
+
+    def _look(self, mounts: Iterable[int]) -> list[Seen]:
+        told = (mountevents.look(mount, self._namespace) for mount in mounts)
+        return [Seen(one.id, one.parent, one.root, one.target, one.fstype) for one in told if one is not None]
+
+    def changes(self) -> Changes | None:
+        events = self._events.take()
+        if events is None or self.holder in events:
+            return None
+        come = self._look(mount for mount, event in events.items() if event is not Event.WENT)
+        return Changes(
+            events.keys(), come, {mount for mount, event in events.items() if event is Event.MOVED}
+        )
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class ByReading:
+    """All of mountinfo is read, each time."""
+
+    def __init__(self, directory: int, read: Callable[[], str] = mountinfo.read) -> None:
+        """Arguments: directory: a descriptor of the holder, borrowed; read: the mountinfo of its mount namespace."""
+        self.holder = mountinfo.id_of(directory)
+        self._read = read
+        self._lines: frozenset[str] = frozenset()
+        self._target = ""
+
+    def fileno(self) -> int:
+        return -1
+
+    def target(self) -> str:
+        return self._target
+
+    def all(self) -> Iterable[Seen]:
+        lines = self._read().split("\n")
+        # Most lines on a host with thousands of mounts concern us, or none does: look before parsing.
+        heads = [line.split(" ", 2)[:2] for line in lines]
+        own = str(self.holder)
+        inside = {head[0] for head in heads if head[-1] == own and len(head) == 2}
+        self._lines = frozenset(lines)
+        self._target = ""
+        found = []
+        for head, line in zip(heads, lines, strict=True):
+            if head[-1] == own or head[-1] in inside:
+                found += _seen((line,))
+            elif head[0] == own:
+                self._target = "".join(seen.target for seen in _seen((line,)))
+        return found
+
+    def changes(self) -> Changes | None:
+        before, self._lines = self._lines, frozenset(self._read().split("\n"))
+        gone = {seen.id: seen for seen in _seen(before - self._lines)}
+        come = _seen(self._lines - before)
+        moved = {seen.id for seen in come if seen.id in gone and _is_same(seen, gone[seen.id])}
+        return None if self.holder in gone else Changes(gone.keys(), come, moved)
+
+    def close(self) -> None:
+        self._lines = frozenset()
+
+
+def _is_same(one: Seen, other: Seen) -> bool:
+    """Whether this can be the same mount: the id of one that is gone is soon used for another one."""
+    return (one.root, one.fstype) == (other.root, other.fstype)
+
+
+def _seen(lines: Iterable[str]) -> list[Seen]:
+    mounts = (mountinfo.parse_line(line) for line in lines)
+    return [
+        Seen(mount.id, mount.parent, mount.root, mount.target, mount.fstype)
+        for mount in mounts
+        if mount is not None
+    ]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A mount directly in the holder.
+
+    Attributes: name: its mount point there; inode: of the mount namespace, None where it is none; above: the mounts
+    on it; believed: for holder.py, whether the other witnesses were heard since it is there.
+    """
+
+    name: str
+    inode: int | None
+    above: set[int] = field(default_factory=set)
+    believed: bool = False
+
+
+class Inventory:
+    """The mounts in the holder, by name."""
+
+    def __init__(self, source: Source) -> None:
+        """Arguments: source: which this owns from now on."""
+        self._source = source
+        self._entries: dict[int, Entry] = {}  # by id
+        self._names: dict[str, int] = {}
+        self._on: dict[int, int] = {}  # what is mounted on an entry: on which
+        self._prefix = ""
+
+    def fileno(self) -> int:
+        """What is readable while there are changes that were not taken in, or -1."""
+        return self._source.fileno()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def names(self) -> KeysView[str]:
+        """The names that something is mounted on."""
+        return self._names.keys()
+
+    def entry(self, name: str) -> Entry | None:
+        """What is mounted there."""
+        number = self._names.get(name)
+        return None if number is None else self._entries[number]
+
+    def fill(self) -> None:
+        """Look at everything.  Raises OSError."""
+        known, self._entries, self._names, self._on = self._entries, {}, {}, {}
+        seen = self._source.all()
+        self._prefix = self._source.target().rstrip("/") + "/"
+        for one in seen:
+            if one.parent == self._source.holder:
+                entry, before = self._add(one), known.get(one.id)
+                if entry is not None and before is not None and before.name == entry.name:
+                    entry.believed = before.believed and before.inode == entry.inode
+        for one in seen:
+            self._put_on(one)
+
+    def update(self) -> set[str] | None:
+        """Take in what changed.
+
+        Returns: the names that this was about, or None where `fill` has to be called.
+        Raises: OSError; `fill` has to be called, too.
+        """
+        changes = self._source.changes()
+        if changes is None:
+            return None
+        touched: set[str] = set()
+        for number in changes.gone:
+            self._remove(number, touched)
+        for seen in changes.come:
+            if seen.parent == self._source.holder:
+                entry = None if seen.id in changes.moved else self._add(seen)
+                if entry is None:
+                    return None
+                touched.add(entry.name)
+        for seen in changes.come:
+            below = self._entries.get(seen.parent)
+            if below is not None:
+                if below.above:  # one of the two may lie on the other now
+                    return None
+                self._put_on(seen)
+                touched.add(below.name)
+        return touched
+
+    def _add(self, seen: Seen) -> Entry | None:
+        """Take in a mount in the holder; None where another one has its name: it may lie beneath that now."""
+        name = seen.target.removeprefix(self._prefix)
+        if name in self._names or not seen.target.startswith(self._prefix):
+            return None
+        match = _NSFS_ROOT.fullmatch(seen.root) if seen.fstype == "nsfs" else None
+        entry = self._entries[seen.id] = Entry(name, int(match[1]) if match else None)
+        self._names[name] = seen.id
+        return entry
+
+    def _put_on(self, seen: Seen) -> None:
+        below = self._entries.get(seen.parent)
+        if below is not None:
+            below.above.add(seen.id)
+            self._on[seen.id] = seen.parent
+
+    def _remove(self, number: int, touched: set[str]) -> None:
+        entry = self._entries.pop(number, None)
+        if entry is not None:
+            del self._names[entry.name]
+            touched.add(entry.name)
+            for above in entry.above:
+                self._on.pop(above, None)
+        below = self._entries.get(self._on.pop(number, -1))
+        if below is not None:
+            below.above.discard(number)
+            touched.add(below.name)
