@@ -177,8 +177,7 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/interfaces dbus/*.xml
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
 	printf '%s\n' '#!$(PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
-		'from mountnsd import packages' 'packages.find()' \
-		'from mountnsd.daemon import program' 'program()' > $(DESTDIR)$(SBINDIR)/mountnsd
+		'from mountnsd.__main__ import program' 'program()' > $(DESTDIR)$(SBINDIR)/mountnsd
 	printf '%s\n' '#!$(PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
 		'from mountnsd.ctl.main import program' 'program()' > $(DESTDIR)$(BINDIR)/mountnsctl
 	chmod 755 $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl
