@@ -145,7 +145,11 @@ def _tree(signature: str) -> SignatureTree:
 
 def marshal(signature: str, *values: Any) -> bytes:
     """Values as they would stand at the beginning of a body."""
-    return bytes(Marshaller(signature, list(values)).marshall())
+    marshaller = Marshaller(signature, list(values))
+    try:
+        return bytes(marshaller.marshall())
+    finally:
+        marshaller.writers.clear()  # methods of its own: they would keep it until garbage is collected
 
 
 def _decode(frame: Frame, trusted: bool) -> list[Any]:

@@ -4,12 +4,13 @@
 Out of scope: how it comes to be and ends (registry.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 Key = tuple[str, int]  # name, generation
+NO_LABELS: Mapping[str, str] = {}
 
 
 class State(StrEnum):
@@ -19,19 +20,24 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A named mount namespace, as it was seen last."""
+    """A named mount namespace, as it was seen last.  There are thousands: what several have alike they share."""
 
     name: str
-    path: str  # of the pin
+    holder: str  # the directory of the pin
     inode: int
     id: int
     owner: int
     created_usec: int
     propagation: str
     description: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     generation: int = field(compare=False)  # one more for each that this daemon has taken in
     state: State = State.ACTIVE
+
+    @property
+    def path(self) -> str:
+        """The path of the pin."""
+        return f"{self.holder}/{self.name}"
 
     @property
     def key(self) -> Key:

@@ -34,7 +34,7 @@ from mountnsd.holder import Holder, Pin, close_host
 from mountnsd.metadata import Metadata, MetadataStore
 from mountnsd.mountrequest import MountRequest
 from mountnsd.mounts import Change
-from mountnsd.named import Limits, Listener, Namespace, State
+from mountnsd.named import NO_LABELS, Limits, Listener, Namespace, State
 from mountnsd.options import CreateOptions, DestroyOptions
 from mountnsd.processes import Process
 
@@ -386,14 +386,14 @@ class Registry:
     def _namespace(self, pin: Pin, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
         return Namespace(
             name=pin.name,
-            path=self.holder.pin_path(pin.name),
+            holder=self.holder.path,
             inode=pin.inode,
             id=metadata.id,
             owner=metadata.owner,
             created_usec=metadata.created_usec,
             propagation=metadata.propagation,
             description=metadata.description,
-            labels=metadata.labels,
+            labels=metadata.labels or NO_LABELS,
             generation=next(self._generations),
             state=state,
         )
