@@ -45,6 +45,7 @@ class Anchored(Place):
             root, mounts: descriptors of / and of mountinfo, opened there.
         """
         super().__init__(inner.path, inner.directory)
+        self.pins = f"/proc/{os.getpid()}/fd/{inner.directory}"
         self.visible = visible
         self._inode = inode
         self._root = root
@@ -90,10 +91,6 @@ class Anchored(Place):
             for fd in here:
                 syscalls.close(fd)
             raise
-
-    def pin_path(self, name: str) -> str:
-        """A path of a pin, which leads there through a descriptor of this process."""
-        return f"/proc/{os.getpid()}/fd/{self.directory}/{name}"
 
     def command(self, text: str) -> str:
         """A command for a shell, so that it works there."""
