@@ -8,6 +8,7 @@ no pool.  Out of scope: what the work is.
 Sources: pthread_exit(3); PyEval_RestoreThread() in CPython's documentation.
 """
 
+import _thread
 import asyncio
 import threading
 from collections import defaultdict
@@ -96,7 +97,8 @@ async def run(
             loop.call_soon_threadsafe(settle, result, failure)
 
     try:
-        threading.Thread(target=body, name="mountnsd-helper", daemon=True).start()
+        # Not by threading.Thread, whose start waits for the thread to say that it runs: that took longer than most work.
+        _thread.start_new_thread(body, ())
     except RuntimeError:
         settle(None, Failed("The system has no room for another thread just now; try again later."))
     return await future
