@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Declarations: what they say, and that whatever is wrong with one is said with its file and its key."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -248,6 +249,35 @@ class TestFiles:
         assert declaration.load("build", (tmp_path / "nowhere",)) is None
         with pytest.raises(InvalidArgs, match="no name"):
             declaration.load("../build", (place.own,))
+
+    def test_none_is_known_without_asking_any_filesystem(self, place: Place, tmp_path: Path) -> None:
+        """Where the kernel has it in its cache; what is there, or may be, is looked at in a thread."""
+
+        def surely(*directories: Path) -> bool:
+            for directory in directories:  # whatever the filesystem, it is asked once
+                (directory / "build.toml").exists()
+            return declaration.is_surely_none("build", directories)
+
+        assert declaration.is_surely_none("build", ())
+        linked = tmp_path / "linked"
+        linked.symlink_to(place.own)
+        assert not surely(linked)
+        before = surely(place.own, place.vendor)
+        for directory in (place.vendor, place.own):
+            (directory / "build.toml").touch()
+            assert not surely(place.own, place.vendor)
+            (directory / "build.toml").unlink()
+            (directory / "build.toml").symlink_to("nowhere")
+            assert not surely(place.own, place.vendor)
+            (directory / "build.toml").unlink()
+        assert surely(place.own, place.vendor) == before
+
+    def test_an_older_kernel_knows_nothing(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: str) -> int:
+            raise OSError(errno.EINVAL, "no such flag")
+
+        monkeypatch.setattr(syscalls, "open_cached", refuse)
+        assert not declaration.is_surely_none("build", (place.own,))
 
     def test_the_first_directory_counts(self, place: Place) -> None:
         for directory, said in ((place.vendor, "vendor"), (place.own, "own")):
