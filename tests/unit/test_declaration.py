@@ -250,27 +250,31 @@ class TestFiles:
         with pytest.raises(InvalidArgs, match="no name"):
             declaration.load("../build", (place.own,))
 
-    def test_none_is_known_without_asking_any_filesystem(self, place: Place, tmp_path: Path) -> None:
-        """Where the kernel has it in its cache; what is there, or may be, is looked at in a thread."""
+    def test_none_is_seen_without_asking_what_may_not_answer(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A filesystem on a block device is asked; what is there, or may be, is looked at in a thread."""
+        both = (place.own, place.vendor)
+        device = 8
 
-        def surely(*directories: Path) -> bool:
-            for directory in directories:  # whatever the filesystem, it is asked once
-                (directory / "build.toml").exists()
-            return declaration.is_surely_none("build", directories)
+        def status(fd: int) -> tuple[int, int, int]:
+            return os.fstat(fd).st_mode, 0, device
 
+        monkeypatch.setattr(syscalls, "known_status", status)
         assert declaration.is_surely_none("build", ())
-        linked = tmp_path / "linked"
-        linked.symlink_to(place.own)
-        assert not surely(linked)
-        before = surely(place.own, place.vendor)
-        for directory in (place.vendor, place.own):
+        assert declaration.is_surely_none("build", both)
+        for directory in both:
             (directory / "build.toml").touch()
-            assert not surely(place.own, place.vendor)
+            assert not declaration.is_surely_none("build", both)
+            assert declaration.is_surely_none("other", both)
             (directory / "build.toml").unlink()
             (directory / "build.toml").symlink_to("nowhere")
-            assert not surely(place.own, place.vendor)
+            assert not declaration.is_surely_none("build", both)
             (directory / "build.toml").unlink()
-        assert surely(place.own, place.vendor) == before
+        (tmp_path / "linked").symlink_to(place.own)
+        assert not declaration.is_surely_none("build", (tmp_path / "linked",))
+        device = 0
+        assert not declaration.is_surely_none("build", both)
 
     def test_an_older_kernel_knows_nothing(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(_: str) -> int:
