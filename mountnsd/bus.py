@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The transport: method calls in, replies and signals out, and calls of our own.
 
-dbus-next is the D-Bus library, for marshalling, and is imported nowhere else,
+dbus-next is the D-Bus library, for reading bodies, and is imported nowhere else,
 so that its maintained fork dbus-fast can take its place here.  Its own
 connection, dispatch and service classes are not used: SECURITY.md lists what
 any unprivileged caller could do with them.
@@ -11,13 +11,13 @@ Out of scope: which methods there are (service.py) and who may call them.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, Self
 
-from mountnsd import errors, frames, packages, refusal, stream
+from mountnsd import errors, frames, packages, refusal, stream, writing
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
 from mountnsd.reading import Reading
@@ -26,10 +26,7 @@ from mountnsd.ready import Ready, fill
 # Without its connections, services and proxies, and so without GLib and an XML parser.
 packages.open_up("dbus_next")
 import dbus_next.errors  # noqa: E402, F401 - the first: the others import each other
-from dbus_next._private.marshaller import Marshaller  # noqa: E402
 from dbus_next._private.unmarshaller import Unmarshaller  # noqa: E402
-from dbus_next.constants import MessageFlag, MessageType  # noqa: E402
-from dbus_next.message import Message  # noqa: E402
 from dbus_next.signature import SignatureTree, Variant  # noqa: E402
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
@@ -145,11 +142,7 @@ def _tree(signature: str) -> SignatureTree:
 
 def marshal(signature: str, *values: Any) -> bytes:
     """Values as they would stand at the beginning of a body."""
-    marshaller = Marshaller(signature, list(values))
-    try:
-        return bytes(marshaller.marshall())
-    finally:
-        marshaller.writers.clear()  # methods of its own: they would keep it until garbage is collected
+    return bytes(writing.body(signature, values))
 
 
 def _decode(frame: Frame, trusted: bool) -> list[Any]:
@@ -237,29 +230,21 @@ class Bus:
         Returns: the reply's arguments.
         Raises: CallError (with NoReply after the timeout), Disconnected.
         """
-        message = Message(
-            destination=destination,
-            path=path,
-            interface=interface,
-            member=member,
-            signature=signature,
-            body=list(body),
-            unix_fds=fds or [],
-        )
-        message.serial = self._next_serial()
+        serial = self._next_serial()
         reply: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         if self.ended.done():
             stream.close_all(fds or [])
             raise Disconnected(self.ended.result())
-        self._pending[message.serial] = reply
+        self._pending[serial] = reply
         try:
-            self._send(message, fds)
+            to: dict[str, Any] = {"destination": destination, "path": path, "interface": interface}
+            self._send(frames.METHOD_CALL, signature, body, fds, serial=serial, member=member, **to)
             async with asyncio.timeout(timeout):
                 frame = await reply
         except TimeoutError:
             raise CallError("org.freedesktop.DBus.Error.NoReply", f"{destination} did not answer") from None
         finally:
-            self._pending.pop(message.serial, None)
+            self._pending.pop(serial, None)
         return _result(frame)
 
     async def call_driver(self, member: str, signature: str = "", *body: Any) -> list[Any]:
@@ -312,19 +297,19 @@ class Bus:
         except BaseException:
             stream.close_all(fds or [])
             raise
-        empty = [{}] if isinstance(body, Ready) else body
-        message = Message(
-            message_type=MessageType.METHOD_RETURN,
-            flags=MessageFlag.NO_REPLY_EXPECTED,
-            destination=call.sender,
-            reply_serial=call.frame.serial,
-            signature=signature,
-            body=empty,
-            unix_fds=fds or [],
-        )
         failed = errors.Failed("The file descriptor of the answer could not be sent; try again.")
         instead = self._error(call, failed) if fds else b""
-        size = self._send(message, fds, instead, MAX_ANSWER, body)
+        size = self._send(
+            frames.METHOD_RETURN,
+            signature,
+            body,
+            fds,
+            instead,
+            MAX_ANSWER,
+            flags=frames.NO_REPLY_EXPECTED,
+            destination=call.sender,
+            reply_serial=call.frame.serial,
+        )
         if not size:
             refused = self._error(
                 call, errors.LimitsExceeded("The answer is too large; ask for less at once.")
@@ -352,29 +337,33 @@ class Bus:
         destination: str | None = None,
     ) -> None:
         """Send a signal, to everybody or to one connection."""
-        to = {"path": path, "interface": interface, "member": member, "signature": signature}
-        self._send(_outgoing(MessageType.SIGNAL, body, destination=destination, **to))
+        to: dict[str, Any] = {"path": path, "interface": interface, "destination": destination or ""}
+        self._send(frames.SIGNAL, signature, body, flags=frames.NO_REPLY_EXPECTED, member=member, **to)
 
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> None:
         """Call a method without wanting an answer."""
-        to = {"path": path, "interface": interface, "member": member, "signature": signature}
-        self._send(_outgoing(MessageType.METHOD_CALL, body, destination=destination, **to))
+        to: dict[str, Any] = {"destination": destination, "path": path, "interface": interface}
+        self._send(frames.METHOD_CALL, signature, body, flags=frames.NO_REPLY_EXPECTED, member=member, **to)
 
     def _send(
         self,
-        message: Message,
+        kind: int,
+        signature: str,
+        body: Sequence[Any] | Ready,
         fds: list[int] | None = None,
         instead: bytes = b"",
         most: int = 0,
-        body: list[Any] | Ready | None = None,
+        serial: int = 0,
+        **fields: Any,
     ) -> int:
         """Returns: the bytes of it; 0 where it has more than `most`, and nothing was sent."""
-        if not message.serial:
-            message.serial = self._next_serial()
+        values = [{}] if isinstance(body, Ready) else body
+        number = len(fds or ())
         try:
-            data = fill(message._marshall(negotiate_unix_fd=True), body)
+            serial = serial or self._next_serial()
+            data = fill(writing.message(kind, serial, signature, values, fds=number, **fields), body)
             if most and len(data) > most:
                 stream.close_all(fds or [])
                 return 0
@@ -422,11 +411,6 @@ class Bus:
             if not reply.done():
                 reply.set_exception(Disconnected(reason))
         self._pending.clear()
-
-
-def _outgoing(kind: MessageType, body: Iterable[Any], **fields: Any) -> Message:
-    """A message that wants no answer."""
-    return Message(message_type=kind, flags=MessageFlag.NO_REPLY_EXPECTED, body=list(body), **fields)
 
 
 def _result(frame: Frame) -> list[Any]:

@@ -65,8 +65,11 @@ def unit_of(pid: int) -> str:
     For information: the process may have ended, and its pid may be another's by now.
     """
     try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:  # noqa: PTH123
-            return unit_in(file.read(1 << 16).decode("utf-8", "replace"))
+        fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return unit_in(os.read(fd, 1 << 16).decode("utf-8", "replace"))
+        finally:
+            syscalls.close(fd)
     except OSError:
         return ""
 

@@ -151,7 +151,10 @@ def _reset_signals(_plan: Plan) -> None:
     """Default dispositions; all stay blocked, so that none ends us without a word before execve."""
     signal.set_wakeup_fd(-1)  # the parent's event loop listens at the other end
     for number in _CATCHABLE:
-        signal.signal(number, signal.SIG_DFL)
+        if (
+            signal.getsignal(number) is not signal.SIG_DFL
+        ):  # of which Python has its own record: it costs no call
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _arrange_descriptors(plan: Plan) -> None:

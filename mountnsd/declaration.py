@@ -75,6 +75,33 @@ def load(name: str, directories: Sequence[Path]) -> Declaration | None:
     return None
 
 
+def is_surely_none(name: str, directories: Sequence[Path]) -> bool:
+    """Whether there is no declaration of `name`, as far as can be seen without being held up by anybody.
+
+    So that most creations need no thread, as `load` does: a network filesystem or one on FUSE may never answer.
+    A filesystem on a block device does.
+    """
+    for directory in directories:
+        below = -1
+        try:
+            below = syscalls.open_cached(os.fspath(directory))
+            _, _, major = syscalls.known_status(below)
+            if not major:
+                return False
+            os.stat(names.check(name) + SUFFIX, dir_fd=below, follow_symlinks=False)
+            return False
+        except FileNotFoundError:
+            continue
+        except (
+            OSError
+        ):  # EAGAIN: it is not known; ELOOP: it is behind a link; ENOSYS, EINVAL: the kernel is older
+            return False
+        finally:
+            if below >= 0:
+                syscalls.close(below)
+    return True
+
+
 def _read(directory: Path, entry: str, file: str) -> bytes | None:
     """The text of a declaration, None where there is no such file.  Raises Failed."""
     below = fd = -1

@@ -6,10 +6,15 @@ execve(2) closes it and may hang in that; and a caller with many open calls
 could fill the table.  So what arrives is sent on at once, into a socket pair
 of which we keep one end, and is taken out only by the process it is for.
 
-Sources: unix(7) (SCM_RIGHTS), fork(2), close_range(2).
+Sources: unix(7) (SCM_RIGHTS, SIOCINQ), fork(2), close_range(2).
 """
 
+import fcntl
+import os
 import socket
+import struct
+import termios
+from contextlib import suppress
 
 from mountnsd import disposal
 
@@ -33,7 +38,9 @@ class Descriptors:
             self._count = len(fds)
         except OSError:  # sockets in sockets beyond what the kernel follows, or no number is free
             self.truncated = True
-        disposal.dispose(fds)
+            disposal.dispose(fds)
+        else:
+            disposal.dispose_shared(fds)
 
     def __len__(self) -> int:
         return self._count
@@ -41,8 +48,23 @@ class Descriptors:
     def close(self) -> None:
         """Drop them; harmless a second time."""
         parcel, self.parcel, self._count = self.parcel, None, 0
-        if parcel is not None:
-            disposal.dispose([parcel.detach()])
+        if parcel is None:
+            return
+        fd = parcel.detach()
+        if _is_empty(fd):  # the process that they are for has them
+            with suppress(OSError):
+                os.close(fd)
+        else:
+            disposal.dispose([fd])
+
+
+def _is_empty(fd: int) -> bool:
+    """Whether no message lies in a socket."""
+    try:
+        (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return False
+    return bool(size == 0)
 
 
 def _pack(fds: list[int]) -> socket.socket:

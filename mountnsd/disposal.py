@@ -5,28 +5,60 @@ close(2) of a file on FUSE asks the file's server, which may never answer; that
 of a socket may linger.  So it is done in threads that end with their work: one
 as long as it gets on, for a thread costs more than most closings, and more
 when it hangs.  A number is free as soon as its close(2) begins, however long
-that takes.
+that takes.  What certainly hangs on nobody is closed at once.
 
 Out of scope: our own descriptors, which are closed where they are used.
-Sources: close(2), socket(7) (SO_LINGER), the kernel's fs/fuse/file.c (fuse_flush).
+Sources: close(2), socket(7) (SO_LINGER), the kernel's fs/open.c (filp_close),
+fs/fuse/file.c (fuse_flush) and Documentation/admin-guide/devices.txt.
 """
 
 import asyncio
 import os
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from mountnsd import syscalls
+
 MOST_THREADS = 256  # so many closings can hang before the next ones wait
 _PATIENCE = 0.01  # seconds without a closing that has ended, after which those at work are taken to hang
+
+# /dev/null and the like, terminals: /dev/tty, /dev/console, and the slaves of pseudo-terminals.
+_HARMLESS_DEVICES = frozenset({1, 5, *range(136, 144)})
 
 _waiting: deque[int] = deque()
 _lock = threading.Lock()  # guards all of these
 _threads = 0
 _relieving = False
 _closed = 0
+
+
+def dispose_shared(fds: list[int]) -> None:
+    """Close descriptors of files that somebody else has open, too.  They are ours no more.
+
+    Only the last close(2) of a file releases it; any other one flushes it, which files of some filesystems and
+    devices have a word in, and pipes, sockets and terminals do not.
+    """
+    left = []
+    for fd in fds:
+        if _has_no_flush(fd):
+            with suppress(OSError):
+                os.close(fd)
+        else:
+            left.append(fd)
+    if left:
+        dispose(left)
+
+
+def _has_no_flush(fd: int) -> bool:
+    try:
+        mode, major, _ = syscalls.known_status(fd)
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and major in _HARMLESS_DEVICES)
 
 
 def dispose(fds: list[int]) -> None:

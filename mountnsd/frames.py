@@ -250,7 +250,7 @@ def _skip(data: bytes, offset: int, signature: str, order: str, depth: int = 0) 
     position = 0
     while position < len(signature):
         token = signature[position]
-        end = _type_end(signature, position)
+        end = type_end(signature, position)
         if token not in _ALIGNMENTS:
             raise MalformedMessage("not a type")
         offset += -offset % _ALIGNMENTS[token]
@@ -275,7 +275,7 @@ def _skip(data: bytes, offset: int, signature: str, order: str, depth: int = 0) 
     return offset
 
 
-def _type_end(signature: str, position: int) -> int:
+def type_end(signature: str, position: int) -> int:
     """The position behind the complete type that begins at `position`."""
     while signature[position] == "a":
         position += 1

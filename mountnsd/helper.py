@@ -8,6 +8,7 @@ no pool.  Out of scope: what the work is.
 Sources: pthread_exit(3); PyEval_RestoreThread() in CPython's documentation.
 """
 
+import _thread
 import asyncio
 import errno
 import os
@@ -104,7 +105,8 @@ async def run(
             loop.call_soon_threadsafe(settle, result, failure)
 
     try:
-        threading.Thread(target=body, name="mountnsd-helper", daemon=True).start()
+        # Not by threading.Thread: its start waits for the thread to say that it runs, longer than most work takes.
+        _thread.start_new_thread(body, ())
     except RuntimeError:
         settle(None, Failed("The system has no room for another thread just now; try again later."))
     return await future

@@ -12,7 +12,7 @@ Sources: fanotify(7), statmount(2), proc_pid_mountinfo(5).
 
 import re
 from collections.abc import Callable, Collection, Iterable, KeysView
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from mountnsd import mountevents, mountinfo, syscalls
@@ -187,7 +187,7 @@ class Entry:
 
     name: str
     inode: int | None
-    above: set[int] = field(default_factory=set)
+    above: frozenset[int] = frozenset()  # one that all share: most have none
     believed: bool = False
 
 
@@ -271,7 +271,7 @@ class Inventory:
     def _put_on(self, seen: Seen) -> None:
         below = self._entries.get(seen.parent)
         if below is not None:
-            below.above.add(seen.id)
+            below.above |= {seen.id}
             self._on[seen.id] = seen.parent
 
     def _remove(self, number: int, touched: set[str]) -> None:
@@ -283,5 +283,5 @@ class Inventory:
                 self._on.pop(above, None)
         below = self._entries.get(self._on.pop(number, -1))
         if below is not None:
-            below.above.discard(number)
+            below.above -= {number}
             touched.add(below.name)

@@ -131,6 +131,8 @@ class Methods:
 
     async def _declared(self, name: str) -> Declaration | Error | None:
         """The declaration of a name, or why it cannot be used; None where it is not declared."""
+        if declaration.is_surely_none(name, self._directories):
+            return None
         try:
             work = partial(declaration.load, name, self._directories)
             return await helper.run(work, lane="declaration")

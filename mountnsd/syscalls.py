@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
+AT_STATX_DONT_SYNC = 0x4000
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_RECURSIVE = 0x8000
 
@@ -104,6 +106,10 @@ _SYS_OPENAT2 = 437  # on every architecture that Python is built for
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 
 
+# struct statx of linux/stat.h: stx_mode, stx_rdev_major and stx_dev_major, with what lies between passed over.
+_STATX = struct.Struct("=28xH98xI4xI")
+
+
 class _Statfs(ctypes.Structure):
     """struct statfs of 64-bit Linux; only f_type is read, the rest is room enough."""
 
@@ -129,12 +135,7 @@ class _OpenHow(ctypes.Structure):
 class _MountAttr(ctypes.Structure):
     """struct mount_attr of linux/mount.h, mount_setattr(2)."""
 
-    _fields_ = [
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    ]
+    _fields_ = [(field, ctypes.c_uint64) for field in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -152,13 +153,8 @@ _libc.move_mount.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes
 _libc.fsopen.argtypes = (ctypes.c_char_p, ctypes.c_uint)
 _libc.fsconfig.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
 _libc.fsmount.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
-_libc.mount_setattr.argtypes = (
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_uint,
-    ctypes.POINTER(_MountAttr),
-    ctypes.c_size_t,
-)
+_libc.mount_setattr.argtypes = (*_libc.open_tree.argtypes, ctypes.POINTER(_MountAttr), ctypes.c_size_t)
+_libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
@@ -306,6 +302,16 @@ def open_cached(path: str) -> int:
     return openat2(AT_FDCWD, path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, resolve)
 
 
+def known_status(fd: int) -> tuple[int, int, int]:
+    """What the kernel knows of an open file without asking its filesystem, which may never answer, statx(2).
+
+    Returns: its mode, its major number where it is a device, and that of the device it is on: 0 where that is none.
+    """
+    status = ctypes.create_string_buffer(256)
+    _check(_again(_libc.statx, fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, status), "statx")
+    return _STATX.unpack_from(status)
+
+
 def fstatfs_type(fd: int) -> int:
     """The magic number (f_type) of the filesystem that `fd` is on, fstatfs(2)."""
     buffer = _Statfs()
@@ -437,8 +443,6 @@ def join_new_session_keyring() -> None:
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number is None:
         return
-    if (
-        _again(_libc.syscall, number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0
-        and ctypes.get_errno() != errno.ENOSYS
-    ):
+    failed = _again(_libc.syscall, number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0
+    if failed and ctypes.get_errno() != errno.ENOSYS:
         _check(-1, "keyctl")

@@ -164,7 +164,7 @@ class TestLooking:
 
         def work() -> tuple[bool, list[str]]:
             reused = Reused()
-            with patch.object(processes, "namespace_of", after(processes.namespace_of, reused.again)):
+            with patch.object(processes, "_is_inside", after(processes._is_inside, reused.again)):
                 found = processes.inside(reused.inode)
             return reused.done, [process.command for process in found]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Declarations: what they say, and that whatever is wrong with one is said with its file and its key."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -248,6 +249,39 @@ class TestFiles:
         assert declaration.load("build", (tmp_path / "nowhere",)) is None
         with pytest.raises(InvalidArgs, match="no name"):
             declaration.load("../build", (place.own,))
+
+    def test_none_is_seen_without_asking_what_may_not_answer(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A filesystem on a block device is asked; what is there, or may be, is looked at in a thread."""
+        both = (place.own, place.vendor)
+        device = 8
+
+        def status(fd: int) -> tuple[int, int, int]:
+            return os.fstat(fd).st_mode, 0, device
+
+        monkeypatch.setattr(syscalls, "known_status", status)
+        assert declaration.is_surely_none("build", ())
+        assert declaration.is_surely_none("build", both)
+        for directory in both:
+            (directory / "build.toml").touch()
+            assert not declaration.is_surely_none("build", both)
+            assert declaration.is_surely_none("other", both)
+            (directory / "build.toml").unlink()
+            (directory / "build.toml").symlink_to("nowhere")
+            assert not declaration.is_surely_none("build", both)
+            (directory / "build.toml").unlink()
+        (tmp_path / "linked").symlink_to(place.own)
+        assert not declaration.is_surely_none("build", (tmp_path / "linked",))
+        device = 0
+        assert not declaration.is_surely_none("build", both)
+
+    def test_an_older_kernel_knows_nothing(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: str) -> int:
+            raise OSError(errno.EINVAL, "no such flag")
+
+        monkeypatch.setattr(syscalls, "open_cached", refuse)
+        assert not declaration.is_surely_none("build", (place.own,))
 
     def test_the_first_directory_counts(self, place: Place) -> None:
         for directory, said in ((place.vendor, "vendor"), (place.own, "own")):

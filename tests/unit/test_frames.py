@@ -173,7 +173,7 @@ def split(signature: str) -> list[str]:
     found = []
     position = 0
     while position < len(signature):
-        end = frames._type_end(signature, position)
+        end = frames.type_end(signature, position)
         found.append(signature[position:end])
         position = end
     return found

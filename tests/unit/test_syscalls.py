@@ -70,3 +70,16 @@ def test_what_close_says_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         syscalls.close(1000)
     with pytest.raises(OSError, match="Bad file descriptor"):
         syscalls.close(1 << 20)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/ptmx", "/etc/passwd", "/", "/proc/self/stat"])
+def test_what_is_known_of_a_file_is_what_it_says(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        known = (status.st_mode, os.major(status.st_rdev), os.major(status.st_dev))
+        assert syscalls.known_status(fd) == known
+    finally:
+        os.close(fd)
+    with pytest.raises(OSError, match="statx"):
+        syscalls.known_status(fd)

@@ -4,10 +4,12 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mountnsd import turns as turns_of_work
 from mountnsd.turns import Turns
 
 
@@ -43,20 +45,59 @@ def test_one_who_has_much_to_do_waits_for_himself() -> None:
     play(story())
 
 
-def test_one_step_a_turn_of_the_loop() -> None:
-    """What else the loop has to do, such as to read, comes between any two steps."""
+async def beside_the_loop(log: list[str], steps: int, seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Steps of as many users, each of them once, by a clock that they set; the log has the turns of the loop, too."""
+    turns = Turns()
+    now = 0.0
+    ended = False
+
+    def look() -> None:
+        log.append("loop")
+        if not ended:
+            asyncio.get_running_loop().call_soon(look)
+
+    async def step() -> None:
+        nonlocal now
+        now += seconds
+        log.append("step")
+
+    look()
+    with patch.context() as clock:
+        clock.setattr(turns_of_work, "time", SimpleNamespace(perf_counter=lambda: now))
+        await asyncio.gather(*(turns.run(user, step()) for user in range(steps)))
+    ended = True
+
+
+def test_one_step_a_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else the loop has to do, such as to read, comes between any two steps that take long."""
+    log: list[str] = []
+    play(beside_the_loop(log, 20, turns_of_work._SLACK, monkeypatch))
+    assert "step step" not in " ".join(log)
+    assert "step loop step" not in " ".join(log)
+
+
+def test_short_steps_follow_each_other_until_the_loop_has_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes as long as many a step."""
+    log: list[str] = []
+    play(beside_the_loop(log, 40, turns_of_work._SLACK * 0.26, monkeypatch))
+    assert log.count("step") == 40
+    assert " ".join(log).count("step step step step") == 1
+    assert "step step step step step" not in " ".join(log)
+    assert log.count("loop") < 40 * 2
+
+
+def test_one_that_comes_while_others_wait_stands_in_line() -> None:
+    """However short his steps are."""
+    log: list[str] = []
 
     async def story() -> None:
-        turns, log = Turns(), list[str]()
-
-        def look() -> None:
-            log.append("loop")
-            if log.count("loop") < 200:
-                asyncio.get_running_loop().call_soon(look)
-
-        look()
-        await asyncio.gather(*(turns.run(user, busy(log, "step", 1, 0)) for user in range(20)))
-        assert "step step" not in " ".join(log)
+        turns = Turns()
+        many = [asyncio.ensure_future(turns.run("many", busy(log, "many", 1, 0.002))) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert log == ["many"]
+        await turns.run("many", busy(log, "last", 1, 0))
+        assert log == ["many"] * 3 + ["last"]
+        await asyncio.gather(*many)
 
     play(story())
 
