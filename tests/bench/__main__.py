@@ -20,6 +20,7 @@ from .scale import Plan
 _REPORT = Path("docs/performance.md")
 _JSON = Path("build/bench.json")
 _COMMAND = "sudo make bench"
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Say:
@@ -34,7 +35,9 @@ class Say:
 
 
 def _interrupted(_number: int, _frame: object) -> None:
-    """Be ended as by Ctrl-C, so that everything is taken down."""
+    """Take everything down and end; who presses Ctrl-C again waits for that."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -42,7 +45,7 @@ def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench", description="Measure mountnsd beside what one would use instead."
     )
-    parser.add_argument("--rounds", type=int, help="of each operation (default: 31)")
+    parser.add_argument("--rounds", type=int, help="of each operation (default: 51)")
     parser.add_argument("--report", type=Path, default=_REPORT, help="the page (default: %(default)s)")
     parser.add_argument("--json", type=Path, default=_JSON, help="the figures (default: %(default)s)")
     parser.add_argument("--holder", choices=HOLDERS, help="this one alone")
@@ -54,8 +57,8 @@ def plan(quick: bool, rounds: int | None, say: Say) -> Plan:
     """How much is to be measured."""
     if quick:
         return Plan(3, 10, 20, rounds or 2, 1, 32, 1, 0.5, say)
-    chosen = rounds or 31
-    return Plan(10, 1000, 10_000, chosen, max(chosen // 2, 1), 2000, 3, 5.0, say)
+    chosen = rounds or 51
+    return Plan(10, 1000, 10_000, chosen, max(chosen // 2, 1), 1000, 3, 5.0, say)
 
 
 def _measured(chosen: argparse.Namespace, plan: Plan) -> Report:
@@ -108,7 +111,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("as root, please: it makes mount namespaces", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in _ENDING:
+        signal.signal(number, _interrupted)
     try:
         report = _measured(chosen, plan(chosen.quick, chosen.rounds, Say(time.monotonic())))
     except KeyboardInterrupt:

@@ -7,14 +7,17 @@
 // what was run, or minus the errno of the call that failed.
 //
 //   run PROGRAM ARGUMENT...   posix_spawn(3) and waitpid(2)
-//   create HOLDER NAME        a thread makes a mount namespace, sets the propagation, detaches the holder inside;
-//                             then the namespace is bound over a new file HOLDER/NAME
-//   enter PIN PROGRAM         fork(2), setns(2), execve(2), waitpid(2)
-//   open PIN                  open(2)
-//   look PIN                  a thread joins, and reads its mount table
-//   read FILE                 a file of /proc, to its end
+//   hold HOLDER [ANCHOR]      where the pins of the following go; with ANCHOR, in the mount namespace that it pins
+//   create NAME               a thread makes a mount namespace, sets the propagation, detaches the holder inside;
+//                             then the namespace is bound over a new file in the holder
+//   enter NAME PROGRAM        fork(2), setns(2), execve(2), waitpid(2)
+//   open NAME                 open(2)
+//   look NAME                 a thread joins, and reads its mount table
+//   table                     the mount table that the pins are in, read to its end
 //   keep DIRECTORY            a small file is written, and renamed
-//   destroy PIN               umount2(2), unlink(2)
+//   destroy NAME              umount2(2), unlink(2)
+//
+// What has to be done in the namespace of an anchor is done by a thread that joins it.
 //
 // Sources: mount_namespaces(7), open_tree(2), move_mount(2), posix_spawn(3).
 
@@ -45,10 +48,15 @@
 extern char **environ;
 
 struct work {
-    const char *path;
-    int fd;     // borrowed, or what was made
-    int failed; // errno
+    int (*body)(struct work *);
+    const char *name;
+    int fd;
+    int result; // of body: 0, or minus an errno
 };
+
+static char holder[LONGEST]; // its path
+static int directory = -1;   // the holder, opened where it is
+static int anchor = -1;      // the namespace that the holder is in; -1: this one
 
 static int sys_open_tree(int dfd, const char *path, unsigned flags) {
     return (int)syscall(SYS_open_tree, dfd, path, flags);
@@ -58,49 +66,34 @@ static int sys_move_mount(int from, const char *source, int to, const char *targ
     return (int)syscall(SYS_move_mount, from, source, to, target, flags);
 }
 
-// A thread that leaves the mount namespace of this process does nothing else: its work is done when it has ended.
-static int in_thread(void *(*body)(void *), struct work *work) {
-    pthread_t thread;
-    int failed = pthread_create(&thread, NULL, body, work);
-    if (failed)
-        return failed;
-    pthread_join(thread, NULL);
-    return work->failed;
-}
-
-static void *make_namespace(void *argument) {
+static void *run_body(void *argument) {
     struct work *work = argument;
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0 ||
-        umount2(work->path, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 ||
-        (work->fd = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0)
-        work->failed = errno;
+    work->result = work->body(work);
     return NULL;
 }
 
-static int create(const char *holder, const char *name) {
-    struct work work = {holder, -1, 0};
-    int directory = open(holder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int tree = -1, file = -1, failed = in_thread(make_namespace, &work);
-    if (!failed && (tree = sys_open_tree(work.fd, "", OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH)) < 0)
-        failed = errno;
-    if (!failed && (file = openat(directory, name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0400)) < 0)
-        failed = errno;
-    if (!failed && sys_move_mount(tree, "", directory, name, MOVE_MOUNT_F_EMPTY_PATH) != 0) {
-        failed = errno;
-        unlinkat(directory, name, 0);
-    }
-    if (file >= 0)
-        close(file);
-    if (tree >= 0)
-        close(tree);
-    if (work.fd >= 0)
-        close(work.fd);
-    close(directory);
-    return -failed;
+// A thread that leaves the mount namespace of this process does nothing else: its work is done when it has ended.
+static int in_thread(int (*body)(struct work *), struct work *work) {
+    pthread_t thread;
+    work->body = body;
+    int failed = pthread_create(&thread, NULL, run_body, work);
+    if (failed)
+        return -failed;
+    pthread_join(thread, NULL);
+    return work->result;
 }
 
-static int destroy(const char *pin) {
-    return umount2(pin, UMOUNT_NOFOLLOW) != 0 || unlink(pin) != 0 ? -errno : 0;
+static int join(int fd) {
+    return unshare(CLONE_FS) != 0 || setns(fd, CLONE_NEWNS) != 0 ? -errno : 0;
+}
+
+// Do something where the pins are.
+static int at_the_pins(int (*body)(struct work *), struct work *work) {
+    return anchor < 0 ? body(work) : in_thread(body, work);
+}
+
+static int to_the_pins(void) {
+    return anchor < 0 ? 0 : join(anchor);
 }
 
 static int drain(const char *path) {
@@ -115,27 +108,104 @@ static int drain(const char *path) {
     return got < 0 ? -errno : 0;
 }
 
-static void *look_inside(void *argument) {
-    struct work *work = argument;
-    if (unshare(CLONE_FS) != 0 || setns(work->fd, CLONE_NEWNS) != 0)
-        work->failed = errno;
-    else
-        work->failed = -drain("/proc/thread-self/mountinfo");
-    return NULL;
+static int open_holder(struct work *work) {
+    int failed = to_the_pins();
+    if (failed)
+        return failed;
+    work->fd = open(holder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return work->fd < 0 ? -errno : 0;
 }
 
-static int look(const char *pin) {
-    struct work work = {NULL, open(pin, O_RDONLY | O_CLOEXEC), 0};
-    if (work.fd < 0)
+static int hold(const char *path, const char *pin) {
+    struct work work = {0};
+    snprintf(holder, sizeof holder, "%s", path);
+    anchor = pin == NULL ? -1 : open(pin, O_RDONLY | O_CLOEXEC);
+    if (pin != NULL && anchor < 0)
         return -errno;
+    int failed = at_the_pins(open_holder, &work);
+    directory = work.fd;
+    return failed;
+}
+
+static int make_namespace(struct work *work) {
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) != 0 ||
+        umount2(holder, MNT_DETACH | UMOUNT_NOFOLLOW) != 0 ||
+        (work->fd = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0)
+        return -errno;
+    return 0;
+}
+
+static int bind_namespace(struct work *work) {
+    int file, tree, failed = to_the_pins();
+    if (failed)
+        return failed;
+    if ((tree = sys_open_tree(work->fd, "", OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH)) < 0)
+        return -errno;
+    if ((file = openat(directory, work->name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0400)) < 0) {
+        failed = -errno;
+    } else {
+        close(file);
+        if (sys_move_mount(tree, "", directory, work->name, MOVE_MOUNT_F_EMPTY_PATH) != 0) {
+            failed = -errno;
+            unlinkat(directory, work->name, 0);
+        }
+    }
+    close(tree);
+    return failed;
+}
+
+static int create(const char *name) {
+    struct work work = {.name = name, .fd = -1};
+    int failed = in_thread(make_namespace, &work);
+    if (!failed)
+        failed = at_the_pins(bind_namespace, &work);
+    if (work.fd >= 0)
+        close(work.fd);
+    return failed;
+}
+
+static int remove_pin(struct work *work) {
+    char path[2 * LONGEST];
+    int failed = to_the_pins();
+    if (failed)
+        return failed;
+    snprintf(path, sizeof path, "%s/%s", holder, work->name);
+    return umount2(path, UMOUNT_NOFOLLOW) != 0 || unlink(path) != 0 ? -errno : 0;
+}
+
+static int destroy(const char *name) {
+    struct work work = {.name = name};
+    return at_the_pins(remove_pin, &work);
+}
+
+static int open_pin(const char *name) {
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int look_inside(struct work *work) {
+    int failed = join(work->fd);
+    return failed ? failed : drain("/proc/thread-self/mountinfo");
+}
+
+static int look(const char *name) {
+    struct work work = {.fd = open_pin(name)};
+    if (work.fd < 0)
+        return work.fd;
     int failed = in_thread(look_inside, &work);
     close(work.fd);
-    return -failed;
+    return failed;
 }
 
-static int open_pin(const char *pin) {
-    int fd = open(pin, O_RDONLY | O_CLOEXEC);
-    return fd < 0 ? -errno : close(fd);
+static int read_table(struct work *work) {
+    (void)work;
+    int failed = to_the_pins();
+    return failed ? failed : drain("/proc/thread-self/mountinfo");
+}
+
+static int table(void) {
+    struct work work = {0};
+    return at_the_pins(read_table, &work);
 }
 
 static int status_of(pid_t pid) {
@@ -146,10 +216,10 @@ static int status_of(pid_t pid) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static int enter(const char *pin, char **argv) {
-    int fd = open(pin, O_RDONLY | O_CLOEXEC);
+static int enter(const char *name, char **argv) {
+    int fd = open_pin(name);
     if (fd < 0)
-        return -errno;
+        return fd;
     pid_t pid = fork();
     if (pid == 0) {
         if (setns(fd, CLONE_NEWNS) == 0)
@@ -199,16 +269,18 @@ int main(void) {
         clock_gettime(CLOCK_MONOTONIC, &begun);
         if (strcmp(what, "run") == 0 && count > 1)
             result = run(&actions, fields + 1);
-        else if (strcmp(what, "create") == 0 && count == 3)
-            result = create(fields[1], fields[2]);
+        else if (strcmp(what, "hold") == 0 && count > 1)
+            result = hold(fields[1], fields[2]);
+        else if (strcmp(what, "create") == 0 && count == 2)
+            result = create(fields[1]);
         else if (strcmp(what, "enter") == 0 && count > 2)
             result = enter(fields[1], fields + 2);
         else if (strcmp(what, "open") == 0 && count == 2)
-            result = open_pin(fields[1]);
+            result = (result = open_pin(fields[1])) < 0 ? result : close(result);
         else if (strcmp(what, "look") == 0 && count == 2)
             result = look(fields[1]);
-        else if (strcmp(what, "read") == 0 && count == 2)
-            result = drain(fields[1]);
+        else if (strcmp(what, "table") == 0 && count == 1)
+            result = table();
         else if (strcmp(what, "keep") == 0 && count == 2)
             result = keep(fields[1]);
         else if (strcmp(what, "destroy") == 0 && count == 2)

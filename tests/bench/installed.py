@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import leaks
 from support.buses import PrivateBus
 from support.daemon import REPOSITORY, Daemon
 
@@ -57,6 +58,12 @@ class Installed(Daemon):
         self._program = program
         setting = f'holder = "{holder}"\n' if holder != HOLDERS[0] else ""
         (self.configuration / "mountnsd.toml").write_text(setting)
+
+    @property
+    def anchor(self) -> Path | None:
+        """The pin of the mount namespace that the pins are in, None where that is the host's."""
+        pin = self.pins / ".anchor"
+        return pin if any(mount.point == str(pin) for mount in leaks.mounts_below(pin)) else None
 
     def command(self) -> list[str]:
         """The command line."""

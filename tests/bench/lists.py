@@ -59,10 +59,18 @@ def newest(say: Callable[[str], None], quick: bool) -> Lsns | None:
     return _of(str(tree / _LOADER), "--library-path", libraries, str(tree / "usr/bin/lsns"))
 
 
+def among(lsns: Lsns, anchor: Path | None) -> Lsns:
+    """One that sees the pins: with an anchor, it looks from the mount namespace that they are in."""
+    if anchor is None:
+        return lsns
+    return Lsns(lsns.version, ("nsenter", f"--mount={anchor}", *lsns.command))
+
+
 def rows(lsns: Lsns, pins: Path) -> int:
     """How many of the pins below a directory it shows, to be sure that it looks at them."""
     output = subprocess.run(
         [*lsns.command, "--output", "NSFS", "--noheadings", "--notruncate"],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         timeout=300,

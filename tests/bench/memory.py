@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The memory of a process, and how often it wakes up while nobody asks anything of it."""
 
+import select
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,8 +44,34 @@ def switches(pid: int) -> int:
     return found
 
 
-def wakeups(pid: int, seconds: float) -> int:
-    """How often a process wakes up in so many seconds."""
-    before = switches(pid)
-    time.sleep(seconds)
-    return max(switches(pid) - before, 0)
+@dataclass(frozen=True)
+class Rest:
+    """How often a process woke up, and how often others changed the host's mounts meanwhile, which wakes it."""
+
+    wakeups: int
+    changes: int
+
+
+def rest(pid: int, seconds: float, tries: int = 3) -> Rest:
+    """Leave a process alone for so long; again, where somebody changed mounts meanwhile."""
+    found: list[Rest] = []
+    for _ in range(tries):
+        with Path("/proc/self/mountinfo").open("rb") as table:
+            before = switches(pid)
+            changes = _changes(table.fileno(), time.monotonic() + seconds)
+            found.append(Rest(max(switches(pid) - before, 0), changes))
+        if not changes:
+            break
+    return min(found, key=lambda one: (one.changes, one.wakeups))
+
+
+def _changes(table: int, end: float) -> int:
+    """How often the mounts change until some time.  Arguments: table: an open mountinfo."""
+    found = 0
+    poll = select.poll()
+    poll.register(table, select.POLLPRI)
+    while (left := end - time.monotonic()) > 0:
+        if poll.poll(left * 1000):
+            found += 1
+            time.sleep(0.05)
+    return found

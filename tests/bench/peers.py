@@ -146,6 +146,13 @@ class Netns:
         self._floor = floor
         self._mine: set[str] = set()
 
+    def works(self) -> bool:
+        """Whether one can be made and deleted here."""
+        name = f"bench-{os.getpid()}"
+        return all(
+            self._floor.attempt("run", "ip", "netns", what, name)[1] == 0 for what in ("add", "delete")
+        )
+
     def create(self, name: str) -> float:
         """By `ip netns add NAME`."""
         self._mine.add(name)
@@ -166,20 +173,26 @@ class Netns:
         """By `ip netns list`."""
         return self._floor.run("ip", "netns", "list")
 
+    def fill(self, count: int) -> None:
+        """Make so many that stay, for a list of them."""
+        for number in range(count):
+            self.create(f"bench-{os.getpid()}-stays-{number}")
+
     def close(self) -> None:
         """Delete what is left."""
         for name in sorted(self._mine):
             self._floor.attempt("run", "ip", "netns", "delete", name)
+        self._mine.clear()
 
 
 @contextmanager
-def netns(floor: Floor) -> Iterator[Netns]:
-    """The peer that leaves /run/netns as it was."""
+def netns(floor: Floor) -> Iterator[Netns | None]:
+    """The peer that leaves /run/netns as it was; None where there are no network namespaces to be had."""
     existed = NETNS.exists()
     mounted = any(mount.point == str(NETNS) for mount in leaks.mounts())
     peer = Netns(floor)
     try:
-        yield peer
+        yield peer if peer.works() else None
     finally:
         peer.close()
         if not mounted:
@@ -190,43 +203,43 @@ def netns(floor: Floor) -> Iterator[Netns]:
 
 
 class Bare:
-    """The system calls alone, in C."""
+    """The system calls alone, in C.
 
-    def __init__(self, floor: Floor, ground: Ground) -> None:
+    Arguments: anchor: the pin of the mount namespace that the pins are in; None is the host's.
+    """
+
+    def __init__(self, floor: Floor, ground: Ground, anchor: Path | None = None) -> None:
         self._floor = floor
-        self._holder = str(ground.holder)
         self._directory = str(ground.directory)
-
-    def _pin(self, name: str) -> str:
-        return os.path.join(self._holder, name)
+        floor.ask("hold", str(ground.holder), *([str(anchor)] if anchor is not None else []))
 
     def create(self, name: str) -> float:
         """A thread, unshare(2), the propagation, the holder detached; open_tree(2), a file, move_mount(2)."""
         for _ in range(_TRIES):
-            elapsed, status = self._floor.attempt("create", self._holder, name)
+            elapsed, status = self._floor.attempt("create", name)
             if status == 0:
                 return elapsed
-        raise FloorError(f"create {self._pin(name)}: {os.strerror(-status)}")
+        raise FloorError(f"create {name}: {os.strerror(-status)}")
 
     def enter(self, name: str) -> float:
         """fork(2), setns(2), execve(2), waitpid(2)."""
-        return self._floor.ask("enter", self._pin(name), TRUE)
+        return self._floor.ask("enter", name, TRUE)
 
     def destroy(self, name: str) -> float:
         """umount2(2) and unlink(2)."""
-        return self._floor.ask("destroy", self._pin(name))
+        return self._floor.ask("destroy", name)
 
     def open(self, name: str) -> float:
         """open(2)."""
-        return self._floor.ask("open", self._pin(name))
+        return self._floor.ask("open", name)
 
     def mounts(self, name: str) -> float:
         """A thread, setns(2), and its mount table read."""
-        return self._floor.ask("look", self._pin(name))
+        return self._floor.ask("look", name)
 
     def list(self) -> float:
-        """The host's mount table, read and not looked at."""
-        return self._floor.ask("read", "/proc/self/mountinfo")
+        """The mount table that has the pins, read and not looked at."""
+        return self._floor.ask("table")
 
     def keep(self) -> float:
         """A file of the size of the metadata, written and renamed, as a creation does it."""

@@ -5,6 +5,7 @@ Out of scope: what comes of the figures (goals.py).
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from . import lists, memory, operations, startup, throughput
 from .ground import Ground
 from .installed import Installed
 from .lists import Lsns
-from .memory import Memory
+from .memory import Memory, Rest
 from .operations import Key, World
 from .peers import Bare, Mountnsd, Unshare, netns
 from .sample import Samples
@@ -51,8 +52,8 @@ class Outcome:
     """What was measured with one kind of holder.
 
     Attributes: holder; few, many: ms, by operation and who; rates; created: Memory by number of namespaces, of a
-        daemon that made them, and `restarted`, of one that found them; recovery: ms by number; cold: ms; wakeups: in
-        the idle time, by number; refused: how often unshare(1) failed.
+        daemon that made them, and `restarted`, of one that found them; recovery: ms by number; cold: ms; rests: by
+        number; shown: how many of the pins each lsns showed of `many`; refused: how often unshare(1) failed.
     """
 
     holder: str
@@ -63,7 +64,8 @@ class Outcome:
     restarted: dict[int, Memory] = field(default_factory=dict)
     recovery: dict[int, list[float]] = field(default_factory=dict)
     cold: list[float] = field(default_factory=list)
-    wakeups: dict[int, int] = field(default_factory=dict)
+    rests: dict[int, Rest] = field(default_factory=dict)
+    shown: dict[str, int] = field(default_factory=dict)
     refused: int = 0
 
 
@@ -85,20 +87,31 @@ class Story:
         """Measure everything that is done with one daemon.  Arguments: lsns: by what it is called in the table."""
         plan, outcome = self._plan, self._outcome
         outcome.created[0] = memory.of(self._daemon.pid)
-        outcome.wakeups[0] = memory.wakeups(self._daemon.pid, plan.idle)
+        self._rest(0)
         self._fill(plan.few)
+        lsns = {who: lists.among(one, self._daemon.anchor) for who, one in lsns.items()}
+        if self._world.netns is not None:
+            self._world.netns.fill(plan.few)
         self._rounds(outcome.few, plan.rounds, lsns)
+        if self._world.netns is not None:
+            self._world.netns.close()
         self._throughput()
         self._fill(plan.middle)
         self._restart(plan.middle)
         self._fill(plan.many)
         self._rounds(outcome.many, plan.rounds_many, lsns)
-        outcome.wakeups[plan.many] = memory.wakeups(self._daemon.pid, plan.idle)
+        outcome.shown = {who: lists.rows(one, self._daemon.pins) for who, one in lsns.items()}
+        self._rest(plan.many)
         self._restart(plan.many)
         outcome.refused = self._world.unshare.refused
 
     def _say(self, what: str) -> None:
         self._plan.say(f"{self._outcome.holder} holder: {what}")
+
+    def _rest(self, count: int) -> None:
+        """Leave the daemon alone, once it has taken in all that was mounted."""
+        time.sleep(self._plan.idle / 2)
+        self._outcome.rests[count] = memory.rest(self._daemon.pid, self._plan.idle)
 
     def _fill(self, count: int) -> None:
         """Create until there are so many."""
@@ -161,7 +174,7 @@ def measure(ground: Ground, holder: str, lsns: dict[str, Lsns], plan: Plan) -> O
             ours=Mountnsd(wires[0]),
             unshare=Unshare(floor, ground.pins),
             netns=stack.enter_context(netns(floor)),
-            bare=Bare(floor, ground),
+            bare=Bare(floor, ground, daemon.anchor),
             floor=floor,
             ctl=ground.program.ctl,
             python=sys.executable,

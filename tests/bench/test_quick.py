@@ -63,7 +63,7 @@ def nothing_left(directory: Path, names_before: set[str]) -> None:
     assert not list((directory / "tmp").iterdir())
     assert not leaks.mounts_below(directory)
     assert not leaks.running()
-    assert not {name for name in netns() - names_before if name.startswith("round-")}
+    assert not {name for name in netns() - names_before if name.startswith("bench-")}
 
 
 @pytest.mark.longest(LONGEST)
