@@ -90,9 +90,15 @@ class Anchored(Place):
 
     def command(self, text: str) -> str:
         """A command for a shell, so that it works there."""
-        if self.visible.trouble() or self._cut_off():
-            return text
         return f"nsenter --mount={self.visible.pin_path(NAME)} {text}"
+
+    def uncover(self) -> str:
+        """The command that unmounts what lies over one of the three."""
+        if self.visible.trouble():
+            return self.visible.uncover()
+        if self._cut_off():
+            return f"umount {self.visible.pin_path(NAME)}"
+        return self.command(super().uncover())
 
     def trouble(self) -> str | None:
         """What is wrong: with the visible holder, the anchor, or the hidden holder.  Raises OSError."""

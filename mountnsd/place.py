@@ -73,6 +73,10 @@ class Place:
         """A command for a shell, so that it works where the holder is."""
         return text
 
+    def uncover(self) -> str:
+        """The command that unmounts what lies over the holder."""
+        return f"umount {self.path}"
+
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
 

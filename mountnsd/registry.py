@@ -177,7 +177,7 @@ class Registry:
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
-                f"unmount what covers it ('{self.holder.command(f'umount {self.holder.path}')}')."
+                f"unmount what covers it ('{self.holder.place.uncover()}')."
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
