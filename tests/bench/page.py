@@ -23,8 +23,8 @@ They are those of one machine at one time. What holds elsewhere is the ratio, mo
 _METHOD = """\
 Everything is measured in turns: in each round a namespace of mountnsd, one of `unshare --mount=FILE`, one of the bare
 system calls and one of `ip netns` go through their lives side by side, and in each step another one is the first. So
-what else the machine does meets all of them. Each figure is the median of {rounds} rounds with {few} namespaces, and
-of {rounds_many} with {many:,}.
+what else the machine does meets all of them. Each figure is the median of up to {rounds} rounds with {few}
+namespaces, and of up to {rounds_many} with {many:,}.
 
 * **mountnsd** is the installed program, on a dbus-daemon of its own with the shipped policy, without systemd
   (`--launcher=fork`), with its files on a tmpfs as `/run` is one. One connection of root's calls it. The messages are
@@ -235,7 +235,14 @@ def page(report: Report, picture_name: str) -> str:
         method,
     ]
     for outcome in report.outcomes:
-        text += ["", f"## The {outcome.holder} holder", "", _HOLDERS[outcome.holder], ""]
+        text += [
+            "",
+            f"## The {outcome.holder} holder",
+            "",
+            _HOLDERS[outcome.holder],
+            _rounds(outcome, plan),
+            "",
+        ]
         text += table.of_rows(goals.rows(outcome, plan.few, plan.many))
         if outcome.refused:
             text += ["", f"unshare(1) was refused {outcome.refused} times, and tried again."]
@@ -246,6 +253,12 @@ def page(report: Report, picture_name: str) -> str:
     if report.marshalling:
         text += ["", "## Marshalling", "", *_marshalling(report)]
     return "\n".join([*text, ""])
+
+
+def _rounds(outcome: Outcome, plan: Plan) -> str:
+    key = (operations.CREATE, OURS)
+    few, many = outcome.few.count(key), outcome.many.count(key)
+    return f"Medians of {few} rounds with {plan.few}, and of {many} with {plan.many:,}."
 
 
 def _marshalling(report: Report) -> Iterator[str]:

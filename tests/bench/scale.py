@@ -25,6 +25,8 @@ from .sample import Samples
 from .throughput import Rate
 from .wire import Wire
 
+_MINUTE = 60.0  # seconds
+_FEWEST = 9  # rounds, however long they take
 LSNS, LSNS_NEW = "lsns -t mnt", "lsns -t mnt of util-linux 2.41"
 
 
@@ -32,8 +34,9 @@ LSNS, LSNS_NEW = "lsns -t mnt", "lsns -t mnt of util-linux 2.41"
 class Plan:
     """How much is measured.
 
-    Attributes: few, middle, many: numbers of namespaces; rounds, rounds_many: of all operations; calls: so many in
-        one measurement of throughput; starts: of the daemon; idle: seconds of rest; say: told what is done.
+    Attributes: few, middle, many: numbers of namespaces; rounds, rounds_many: of all operations, fewer where these
+        take more than a minute; calls: so many in one measurement of throughput; starts: of the daemon; idle: seconds
+        of rest; say: told what is done.
     """
 
     few: int
@@ -124,7 +127,10 @@ class Story:
     def _rounds(self, samples: Samples[Key], rounds: int, lsns: dict[str, Lsns]) -> None:
         """Measure all operations so many times, and what takes long a few times."""
         every = max(rounds // 3, 1)
+        begun = time.monotonic()
         for number in range(rounds):
+            if number >= _FEWEST and time.monotonic() > begun + _MINUTE:
+                break
             if number % every == 0:
                 self._say(f"{len(self._names)} namespaces, round {number + 1} of {rounds}")
                 for who, one in lsns.items():
