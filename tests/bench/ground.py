@@ -88,6 +88,10 @@ def ground() -> Iterator[Ground]:
         yield Ground(
             directory, directory / "pins", directory / "holder", program, build(directory / "program")
         )
+    except BaseException:
+        for pid in leaks.running():  # that was interrupted before anybody knew of it
+            leaks.end(pid)
+        raise
     finally:
         take_down(directory)
         shutil.rmtree(directory)

@@ -5,13 +5,12 @@ In each step the peers take turns in being first.  Before a call of the daemon i
 mounted before; what that costs is an operation of its own, "after a change".
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .floor import Floor
-from .peers import Bare, Mountnsd, Netns, Peer, Unshare
+from .peers import PREFIX, Bare, Mountnsd, Netns, Peer, Unshare
 from .sample import Samples
 
 # Operations
@@ -63,7 +62,7 @@ class World:
 
 def measure(world: World, number: int, samples: Samples[Key]) -> None:
     """One round, which leaves no namespace.  Raises: FloorError; as `Wire.answer`."""
-    name = f"bench-{os.getpid()}-{number}"
+    name = f"{PREFIX}-{number}"
     for operation, steps in _steps(world, name):
         turn = number % len(steps)
         for who, step in [*steps.items()][turn:] + [*steps.items()][:turn]:

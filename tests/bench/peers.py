@@ -8,6 +8,7 @@ from its start to its end, and started by a process that is small.
 
 import os
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from .wire import Answer, Refused, Wire, call
 
 TRUE = "/bin/true"
 NETNS = Path("/run/netns")
+PREFIX = f"bench-{os.getpid()}"  # of all names
 _TRIES = 20  # in a container, the kernel refuses some pins of unshare(1)
 
 
@@ -144,18 +146,14 @@ class Netns:
 
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
-        self._mine: set[str] = set()
 
     def works(self) -> bool:
         """Whether one can be made and deleted here."""
-        name = f"bench-{os.getpid()}"
-        return all(
-            self._floor.attempt("run", "ip", "netns", what, name)[1] == 0 for what in ("add", "delete")
-        )
+        commands = (("ip", "netns", what, PREFIX) for what in ("add", "delete"))
+        return all(self._floor.attempt("run", *command)[1] == 0 for command in commands)
 
     def create(self, name: str) -> float:
         """By `ip netns add NAME`."""
-        self._mine.add(name)
         return self._floor.run("ip", "netns", "add", name)
 
     def enter(self, name: str) -> float:
@@ -165,7 +163,6 @@ class Netns:
     def destroy(self, name: str) -> float:
         """By `ip netns delete NAME`."""
         elapsed = self._floor.run("ip", "netns", "delete", name)
-        self._mine.discard(name)
         time.sleep(0.03)  # the kernel takes the network down afterwards
         return elapsed
 
@@ -173,28 +170,22 @@ class Netns:
         """By `ip netns list`."""
         return self._floor.run("ip", "netns", "list")
 
-    def fill(self, count: int) -> None:
-        """Make so many that stay, for a list of them."""
-        for number in range(count):
-            self.create(f"bench-{os.getpid()}-stays-{number}")
 
-    def close(self) -> None:
-        """Delete what is left."""
-        for name in sorted(self._mine):
-            self._floor.attempt("run", "ip", "netns", "delete", name)
-        self._mine.clear()
+def delete_netns() -> None:
+    """Delete all network namespaces that this run has made.  Raises: subprocess.CalledProcessError."""
+    for path in sorted(NETNS.glob(f"{PREFIX}*")):
+        subprocess.run(["ip", "netns", "delete", path.name], check=True)
 
 
 @contextmanager
-def netns(floor: Floor) -> Iterator[Netns | None]:
-    """The peer that leaves /run/netns as it was; None where there are no network namespaces to be had."""
+def kept_netns() -> Iterator[None]:
+    """Leave /run/netns as it was.  Whoever makes network namespaces meanwhile has ended at the end."""
     existed = NETNS.exists()
     mounted = any(mount.point == str(NETNS) for mount in leaks.mounts())
-    peer = Netns(floor)
     try:
-        yield peer if peer.works() else None
+        yield
     finally:
-        peer.close()
+        delete_netns()
         if not mounted:
             for mount in leaks.mounts_below(NETNS)[::-1]:
                 leaks.detach(mount)

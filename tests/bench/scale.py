@@ -20,7 +20,7 @@ from .installed import Installed
 from .lists import Lsns
 from .memory import Memory, Rest
 from .operations import Key, World
-from .peers import Bare, Mountnsd, Unshare, netns
+from .peers import PREFIX, Bare, Mountnsd, Netns, Unshare, delete_netns, kept_netns
 from .sample import Samples
 from .throughput import Rate
 from .wire import Wire
@@ -94,10 +94,10 @@ class Story:
         self._fill(plan.few)
         lsns = {who: lists.among(one, self._daemon.anchor) for who, one in lsns.items()}
         if self._world.netns is not None:
-            self._world.netns.fill(plan.few)
+            for number in range(plan.few):
+                self._world.netns.create(f"{PREFIX}-stays-{number}")
         self._rounds(outcome.few, plan.rounds, lsns)
-        if self._world.netns is not None:
-            self._world.netns.close()
+        delete_netns()
         self._throughput()
         self._fill(plan.middle)
         self._restart(plan.middle)
@@ -174,12 +174,14 @@ def measure(ground: Ground, holder: str, lsns: dict[str, Lsns], plan: Plan) -> O
         daemon = Installed(ground.program, bus, ground.room(f"daemon-{holder}"), holder)
         stack.enter_context(_daemon(ground, daemon))
         environment = ground.environment(bus.address, daemon.runtime)
+        stack.enter_context(kept_netns())
         floor = stack.enter_context(grounds.floor(ground, environment))
+        netns = Netns(floor)
         wires = [stack.enter_context(Wire(bus.address)) for _ in range(throughput.AT_ONCE)]
         world = World(
             ours=Mountnsd(wires[0]),
             unshare=Unshare(floor, ground.pins),
-            netns=stack.enter_context(netns(floor)),
+            netns=netns if netns.works() else None,
             bare=Bare(floor, ground, daemon.anchor),
             floor=floor,
             ctl=ground.program.ctl,

@@ -18,6 +18,7 @@ from support.daemon import REPOSITORY
 
 from bench import operations
 from bench.installed import HOLDERS
+from bench.peers import NETNS
 
 LONGEST = 300
 
@@ -52,18 +53,17 @@ def start(directory: Path) -> "subprocess.Popen[str]":
     )
 
 
-def netns() -> set[str]:
-    """The names of network namespaces."""
-    place = Path("/run/netns")
-    return {entry.name for entry in place.iterdir()} if place.exists() else set()
+def netns() -> list[str]:
+    """The directory of network namespaces, where it is there, and those of runs."""
+    return [str(path) for path in (NETNS, *NETNS.glob("bench-*")) if path.exists()]
 
 
-def nothing_left(directory: Path, names_before: set[str]) -> None:
+def nothing_left(directory: Path, before: list[str]) -> None:
     """Neither a file nor a mount nor a process of a run is there, nor a name of a network namespace."""
     assert not list((directory / "tmp").iterdir())
     assert not leaks.mounts_below(directory)
     assert not leaks.running()
-    assert not {name for name in netns() - names_before if name.startswith("bench-")}
+    assert netns() == before
 
 
 @pytest.mark.longest(LONGEST)
@@ -78,7 +78,7 @@ def test_a_short_run(directory: Path) -> None:
         measured = {row["operation"] for row in figures["rows"] if row["holder"] == holder}
         assert measured >= set(operations.SERVED) - {operations.OPEN_CHANGED}
         assert {
-            "Create, 16 in flight",
+            "Create, 16 in flight, 16 connections",
             "recovery, until ready",
             "cold start",
             "resident memory, idle",
