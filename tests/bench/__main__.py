@@ -6,13 +6,17 @@ import importlib
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support.roots import RootError
+
 from . import ground as grounds
 from . import host, marshal, page, scale, table
+from .floor import FloorError
 from .installed import HOLDERS
 from .page import Report
 from .scale import Plan
@@ -71,8 +75,23 @@ def _measured(chosen: argparse.Namespace, plan: Plan) -> Report:
         if not chosen.quick:
             plan.say("marshalling, by dbus-next and dbus-fast")
             libraries = marshal.measure(ground.room("fast"), plan.many, plan.say)
-    booted = _booted(plan, chosen.quick)
-    return Report(_command(chosen), plan, host.described(begun), outcomes, libraries, booted)
+    booted: Sequence[Mapping[str, object]] = ()
+    trouble = ""
+    try:
+        booted = _booted(plan, chosen.quick)
+    except (
+        OSError,
+        subprocess.SubprocessError,
+        AssertionError,
+        RuntimeError,
+        RootError,
+        FloorError,
+    ) as error:
+        trouble = (
+            f"Booted systems could not be measured: {error}"  # the rest is worth its minutes all the same
+        )
+        plan.say(trouble)
+    return Report(_command(chosen), plan, host.described(begun), outcomes, libraries, booted, trouble)
 
 
 def _booted(plan: Plan, quick: bool) -> Sequence[Mapping[str, object]]:
@@ -106,7 +125,7 @@ def _write(report: Report, path: Path, json: Path) -> None:
 
 
 def main() -> int:
-    """Returns 0 where everything could be measured, whatever the figures are."""
+    """Returns 0 where everything could be measured, whatever the figures are, else 1."""
     chosen = _parsed()
     if os.geteuid() != 0:
         print("as root, please: it makes mount namespaces", file=sys.stderr)
@@ -132,7 +151,9 @@ def main() -> int:
     if report.booted:
         print("\n".join(["", *table.of_booted(report.booted)]))
     _write(report, chosen.report, chosen.json)
-    return 0
+    if report.trouble:
+        print(report.trouble, file=sys.stderr)
+    return 1 if report.trouble else 0
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Report:
     """All that is told.
 
     Attributes: command: what makes it; machine: by what is said of it; outcomes: of each holder; marshalling: by
-        library; booted: of booted.py.
+        library; booted: of booted.py; trouble: why something was not measured.
     """
 
     command: str
@@ -68,6 +68,7 @@ class Report:
     outcomes: Sequence[Outcome]
     marshalling: Mapping[str, Marshalling] = field(default_factory=dict)
     booted: Sequence[Mapping[str, object]] = ()
+    trouble: str = ""
 
     def rows(self) -> list[Row]:
         """The first table, of all holders."""
@@ -94,7 +95,8 @@ def unmet(report: Report) -> list[str]:
         if row.met is False
     ]
     found += [
-        f"{row['operation']} ({row['release']}, {row['holder']} holder): the goal is {row['goal']}. {row['note']}"
+        f"{row['operation']}, {row['release']}, {row['holder']} holder: {_booted_outcome(row)}; the goal is "
+        f"{_booted_goal(row)}. {row['note'] or ''}".rstrip()
         for row in report.booted
         if row["met"] is False
     ]
@@ -144,15 +146,27 @@ def summary(report: Report) -> list[str]:
         (
             str(row["operation"]),
             "",
-            str(row["holder"]),
-            str(row["goal"]),
-            str(row["note"] or ""),
-            table.verdict(row["met"] if isinstance(row["met"], bool) else None),
+            f"{row['holder']}, {row['release']}",
+            _booted_goal(row),
+            _booted_outcome(row),
+            table.verdict(row["met"] if isinstance(row["met"], bool) else None) or "not measured",
         )
         for row in report.booted
         if row["goal"]
     ]
     return list(table.markdown(head, cells, frozenset({1, 4})))
+
+
+def _booted_goal(row: Mapping[str, object]) -> str:
+    goal = str(row["goal"])
+    return goal.replace("×", f"× {row['peer']}", 1)
+
+
+def _booted_outcome(row: Mapping[str, object]) -> str:
+    value = row["ratio"] if "×" in str(row["goal"]) else row["ours_ms"]
+    if not isinstance(value, (int, float)):
+        return ""
+    return f"{table.figure(value)} {'×' if '×' in str(row['goal']) else 'ms'}"
 
 
 def picture(report: Report) -> str:
@@ -248,6 +262,8 @@ def page(report: Report, picture_name: str) -> str:
             text += ["", f"unshare(1) was refused {outcome.refused} times, and tried again."]
         text += ["", f"### From {plan.few} to {plan.many:,}", ""]
         text += table.of_growth(goals.growth(outcome), plan.few, plan.many)
+    if report.trouble:
+        text += ["", report.trouble]
     if report.booted:
         text += ["", "## In booted systems", "", *table.of_booted(report.booted)]
     if report.marshalling:

@@ -259,6 +259,24 @@ class TestPage:
         assert len(missed) == judged.count(False)
         assert any(line.startswith("Create at 10,000, host holder: 9.00 × as long") for line in missed)
 
+    def test_booted_systems(self) -> None:
+        found = report()
+        found.booted = [{**found.booted[0], "met": False}]
+        assert any(
+            line.startswith("Enter in a unit, trixie, host holder: 0.67 ×; the") for line in page.unmet(found)
+        )
+        summary = [[cell.strip() for cell in line.split("|")] for line in page.summary(found)]
+        assert [
+            "",
+            "Enter in a unit",
+            "",
+            "host, trixie",
+            "≤ 0.8 × systemd-run",
+            "0.67 ×",
+            "**not met**",
+            "",
+        ] in summary
+
     def test_all_met(self) -> None:
         found = Report("make bench", PLAN, {}, [])
         assert "\n* None.\n" in page.page(found, "x.svg")
