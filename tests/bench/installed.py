@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import leaks
+from support import hidden
 from support.buses import PrivateBus
 from support.daemon import REPOSITORY, Daemon
 
-HOLDERS = ("host", "hidden")
+HOST, HIDDEN = HOLDERS = ("host", "hidden")
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,13 @@ class Installed(Daemon):
     def __init__(self, program: Program, bus: PrivateBus, directory: Path, holder: str) -> None:
         super().__init__(bus, directory)
         self._program = program
-        setting = f'holder = "{holder}"\n' if holder != HOLDERS[0] else ""
+        setting = f'holder = "{holder}"\n' if holder != HOST else ""
         (self.configuration / "mountnsd.toml").write_text(setting)
 
     @property
     def anchor(self) -> Path | None:
         """The pin of the mount namespace that the pins are in, None where that is the host's."""
-        pin = self.pins / ".anchor"
-        return pin if any(mount.point == str(pin) for mount in leaks.mounts_below(pin)) else None
+        return self.holder / hidden.ANCHOR if hidden.anchor_of(self.holder) else None
 
     def command(self) -> list[str]:
         """The command line."""

@@ -16,7 +16,7 @@ from support.daemon import Daemon
 from . import ground as grounds
 from . import lists, memory, operations, startup, throughput
 from .ground import Ground
-from .installed import Installed
+from .installed import HIDDEN, Installed
 from .lists import Lsns
 from .memory import Memory, Rest
 from .operations import Key, World
@@ -103,7 +103,7 @@ class Story:
         self._restart(plan.middle)
         self._fill(plan.many)
         self._rounds(outcome.many, plan.rounds_many, lsns)
-        outcome.shown = {who: lists.rows(one, self._daemon.pins) for who, one in lsns.items()}
+        outcome.shown = {who: lists.rows(one, self._daemon.holder) for who, one in lsns.items()}
         self._rest(plan.many)
         self._restart(plan.many)
         outcome.refused = self._world.unshare.refused
@@ -173,6 +173,8 @@ def measure(ground: Ground, holder: str, lsns: dict[str, Lsns], plan: Plan) -> O
         bus = stack.enter_context(grounds.bus(ground, f"bus-{holder}"))
         daemon = Installed(ground.program, bus, ground.room(f"daemon-{holder}"), holder)
         stack.enter_context(_daemon(ground, daemon))
+        if (daemon.anchor is not None) != (holder == HIDDEN):
+            raise RuntimeError(f"the holder is to be {holder}, and its anchor is {daemon.anchor}")
         environment = ground.environment(bus.address, daemon.runtime)
         stack.enter_context(kept_netns())
         floor = stack.enter_context(grounds.floor(ground, environment))
