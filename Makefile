@@ -31,6 +31,8 @@ RUN_PACKAGES := dbus python3 python3-dbus-next python3-jeepney python3-systemd s
 # What the tests need besides.
 TEST_PACKAGES := bash-completion dbus-broker fish gir1.2-glib-2.0 iproute2 libglib2.0-bin libseccomp2 libxml2-utils pandoc polkitd \
 	procps python3-dbus python3-dbusmock python3-gi python3-hypothesis python3-pytest python3-venv shellcheck strace zsh
+# What 'make bench' needs to make its small programs, and what it compares with.
+BENCH_PACKAGES := gcc iproute2 libc6-dev python3-venv
 # What the machines of the system tests are made with, and run in.
 SYSTEM_PACKAGES := debian-archive-keyring mmdebstrap systemd-container
 
@@ -47,7 +49,7 @@ UNITS := $(wildcard systemd/*.service systemd/*.slice systemd/*.target systemd/*
 PAGES := $(notdir $(basename $(wildcard docs/*.[1578].md)))
 
 # The layers of tests that there are.
-LAYERS := $(foreach layer,unit integration fuzz load packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
+LAYERS := $(foreach layer,unit integration fuzz load bench packaging system,$(if $(wildcard tests/$(layer)/test_*.py),tests/$(layer)))
 
 PYTEST := $(PYTHON) -m pytest -p no:cacheprovider
 export PYTHONDONTWRITEBYTECODE := 1
@@ -79,7 +81,7 @@ packages: ## install the Debian packages that mountnsd needs, where they are mis
 .PHONY: test-packages
 test-packages: packages ## install the Debian packages that the tests need, where they are missing
 	@test -e /etc/systemd/system/dbus.service || touch .bus-undecided
-	$(call install_missing,$(TEST_PACKAGES) $(SYSTEM_PACKAGES) $(DEB_PACKAGES) $(RPM_PACKAGES) $(PACKAGING_PACKAGES))
+	$(call install_missing,$(TEST_PACKAGES) $(BENCH_PACKAGES) $(SYSTEM_PACKAGES) $(DEB_PACKAGES) $(RPM_PACKAGES) $(PACKAGING_PACKAGES))
 	@if test -e .bus-undecided; then \
 		rm .bus-undecided; \
 		test ! -e /etc/systemd/system/dbus.service || systemctl --quiet disable dbus-broker.service; \
@@ -124,6 +126,12 @@ MINUTES ?= 10
 soak: test-packages ## load for MINUTES=10, with SEED=, BUS=dbus-broker, REPORT=docs/soak.md
 	@PYTHONPATH=tests:. $(PYTHON) -m load --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(BUS),--bus $(BUS)) \
 		$(if $(REPORT),--report $(REPORT))
+
+# PYTHON -m bench --help says what these are.
+.PHONY: bench
+bench: test-packages ## measure beside unshare, nsenter, ip and lsns into docs/performance.md (ROUNDS=, REPORT=, QUICK=1)
+	@PYTHONPATH=tests:. $(PYTHON) -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(REPORT),--report $(REPORT)) \
+		$(if $(QUICK),--quick) $(if $(HOLDER),--holder $(HOLDER))
 
 .PHONY: test-packaging
 test-packaging: tools ## run the tests of the packages alone

@@ -86,11 +86,10 @@ def tree(release: Release, say: Callable[[str], None]) -> Path:
 
     Raises: RootError with the end of mmdebstrap's log.
     """
-    place = Path(os.environ.get("MOUNTNSD_ROOTS") or REPOSITORY / "build" / "roots").resolve()
-    place.mkdir(parents=True, exist_ok=True)
     recipe = _recipe(release)
-    digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
-    whole = place / f"{release.name}-{digest}"
+    whole = _place_of(release, recipe)
+    place = whole.parent
+    place.mkdir(parents=True, exist_ok=True)
     with (place / f".{release.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.is_dir():
@@ -99,6 +98,18 @@ def tree(release: Release, say: Callable[[str], None]) -> Path:
             say(f"making a root tree of Debian {release.name} in {whole} (about half a minute) ...")
             _make(recipe, release, whole)
     return whole
+
+
+def made(release: Release) -> Path | None:
+    """The root tree of a release if it has been made."""
+    whole = _place_of(release, _recipe(release))
+    return whole if whole.is_dir() else None
+
+
+def _place_of(release: Release, recipe: list[str]) -> Path:
+    place = Path(os.environ.get("MOUNTNSD_ROOTS") or REPOSITORY / "build" / "roots").resolve()
+    digest = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
+    return place / f"{release.name}-{digest}"
 
 
 def _make(recipe: list[str], release: Release, whole: Path) -> None:
