@@ -27,18 +27,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import resource
-import signal
-import socket
 import termios
 
-from mountnsd import passing, syscalls
+from mountnsd import becoming, passing
+from mountnsd.bare import os, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
+
+    from mountnsd.bare import socket
 
 START = b"\1"  # from the parent: the process is registered, go on
 EXECUTING = b"\xff"  # to the parent: all is done but execve
@@ -207,7 +207,7 @@ def _be_ordinary(plan: Plan) -> None:
         try:
             os.write(fd, b"0")
         finally:
-            syscalls.close(fd)
+            becoming.close(fd)
     except OSError:
         pass
     try:
@@ -228,7 +228,7 @@ def _leave_keyring(_plan: Plan) -> None:
     As root, whose quota is large: with the user's own, 200 processes of his would be the most.
     """
     try:
-        syscalls.join_new_session_keyring()
+        becoming.join_new_session_keyring()
     except OSError as error:
         if error.errno not in _NO_KEYRINGS:
             raise
@@ -236,14 +236,14 @@ def _leave_keyring(_plan: Plan) -> None:
 
 def _reset_securebits(_plan: Plan) -> None:
     """With a secure bit set, uid 0 may be without capabilities, or another uid keep them."""
-    if syscalls.get_securebits() != 0:
-        syscalls.set_securebits(0)
-    syscalls.clear_ambient_capabilities()
+    if becoming.get_securebits() != 0:
+        becoming.set_securebits(0)
+    becoming.clear_ambient_capabilities()
 
 
 def _enter(plan: Plan) -> None:
-    syscalls.setns(plan.namespace, syscalls.CLONE_NEWNS)
-    syscalls.close(plan.namespace)
+    becoming.setns(plan.namespace, becoming.CLONE_NEWNS)
+    becoming.close(plan.namespace)
 
 
 def _set_groups(plan: Plan) -> None:
@@ -258,7 +258,7 @@ def _set_uid(plan: Plan) -> None:
     os.setresuid(plan.uid, plan.uid, plan.uid)
     # The change of uid does this too, unless the sysctl fs.suid_dumpable is 1: until execve a tracer of the
     # same user could read the daemon's memory in ours.
-    syscalls.set_dumpable(False)
+    becoming.set_dumpable(False)
 
 
 def _check_ids(plan: Plan) -> None:
@@ -270,12 +270,12 @@ def _check_ids(plan: Plan) -> None:
 
 def _drop_capabilities(plan: Plan) -> None:
     if plan.uid != 0:
-        syscalls.clear_capabilities()
+        becoming.clear_capabilities()
 
 
 def _give_up_new_privileges(plan: Plan) -> None:
     if plan.no_new_privs:
-        syscalls.set_no_new_privs()
+        becoming.set_no_new_privs()
 
 
 def _take_terminal(plan: Plan) -> None:

@@ -8,13 +8,12 @@ On the way of every process that is started: it imports nothing that costs time.
 
 from __future__ import annotations
 
-import array
 import errno
 import marshal
-import os
-import socket
+import sys
 
 from mountnsd import passing
+from mountnsd.bare import os, socket
 from mountnsd.child import Plan
 
 _HEADER = 8
@@ -55,7 +54,7 @@ def pack(plan: Plan, kept: tuple[int, ...] = ()) -> tuple[bytes, bytes, list[int
 
 def send_header(sock: socket.socket, header: bytes, fds: list[int]) -> None:
     """Send the header with the descriptors.  Raises OSError."""
-    rights = array.array("i", fds).tobytes()
+    rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
     sock.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 

@@ -6,16 +6,17 @@ On the way of every process that is started: it imports nothing that costs time.
 Sources: unix(7) (SCM_RIGHTS), close_range(2).
 """
 
-import array
-import errno
-import os
-import socket
+from __future__ import annotations
 
-from mountnsd import syscalls
+import errno
+
+from mountnsd import becoming
+from mountnsd.bare import os, socket
 
 MAX_FDS = 253  # SCM_MAX_FD, unix(7): what one message can carry
 _MAX_FD = 2**32 - 1
-_SIZE = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_INT = 4  # bytes
+_SIZE = socket.CMSG_SPACE(MAX_FDS * _INT)
 
 
 def unpack(parcel: socket.socket, count: int) -> list[int]:
@@ -35,11 +36,12 @@ def receive(sock: socket.socket, size: int, flags: int = 0) -> tuple[bytes, list
     Returns: the bytes, the descriptors, and whether some were lost because no number was free.
     """
     data, ancillary, told, _ = sock.recvmsg(size, _SIZE, flags | socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    return data, list(fds), bool(told & socket.MSG_CTRUNC)
+            # Not by the module array, which costs every process that is started the import of others.
+            fds += memoryview(content[: len(content) - len(content) % _INT]).cast("i").tolist()
+    return data, fds, bool(told & socket.MSG_CTRUNC)
 
 
 def close_others(wanted: set[int]) -> None:
@@ -47,6 +49,6 @@ def close_others(wanted: set[int]) -> None:
     low = 0
     for fd in sorted(wanted):
         if fd > low:
-            syscalls.close_range(low, fd - 1)
+            becoming.close_range(low, fd - 1)
         low = fd + 1
-    syscalls.close_range(low, _MAX_FD)
+    becoming.close_range(low, _MAX_FD)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The program that systemd starts in the unit of a process that is entered: it becomes that process.
 
-The daemon sends it the plan over descriptor 0.  It is started as `python3 -I -S starter.py`: nothing of the
-environment, of the working directory or of site-packages has a say in what it imports, and it imports only what it
-needs.
+The daemon sends it the plan over descriptor 0.  It is started by COMMAND: nothing of the environment, of the working
+directory or of site-packages has a say in what it imports, and it imports only what it needs.  It is no script,
+because Python compiles one each time that it is run.
 
 Out of scope: what the plan says (child.py carries it out), and the unit (transient.py).
 """
@@ -11,15 +11,10 @@ Out of scope: what the plan says (child.py carries it out), and the unit (transi
 from __future__ import annotations
 
 import errno
-import os
-import signal
-import socket
 import sys
 
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 from mountnsd import child, handover
+from mountnsd.bare import os, signal, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +22,15 @@ if TYPE_CHECKING:
 
 # The daemon has ended, or the caller has left before the process began.
 _GIVEN_UP = (errno.EPIPE, errno.ECONNRESET)
+_PLACE = __file__.rpartition("/")[0].rpartition("/")[0]
+# Python's own flags: isolated, and without site-packages.
+COMMAND = (
+    sys.executable or "/usr/bin/python3",
+    "-I",
+    "-S",
+    "-c",
+    f"import sys; sys.path.insert(0, {_PLACE!r}); from mountnsd.starter import main; main()",
+)
 HELLO = b"\2"  # to the daemon: this is who I am; the kernel says the pid
 
 
@@ -35,15 +39,12 @@ def main() -> NoReturn:
     # Until execve no signal ends us without a word; one that came meanwhile then does its work.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        with socket.socket(fileno=0) as sock:
-            plan = handover.receive(sock)
+        sock = socket.socket(fileno=0)
+        plan = handover.receive(sock)
+        sock.close()
         os.write(plan.channel, HELLO)
     except OSError as error:
         if error.errno not in _GIVEN_UP:
             os.write(2, f"The process cannot be started: {error.strerror}.\n".encode())
         os._exit(127)
     child.run(plan)
-
-
-if __name__ == "__main__":
-    main()

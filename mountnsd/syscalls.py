@@ -5,8 +5,8 @@ Every function raises OSError with the errno and, where there is one, the path;
 every descriptor that it returns is close-on-exec.  No policy lives here, and
 nothing here knows what a namespace is for.
 
-Sources: unshare(2), setns(2), mount(2), umount2(2), statfs(2), keyctl(2),
-prctl(2), ioctl_ns(2), and the kernel's include/uapi/linux/mount.h for the
+Sources: unshare(2), mount(2), umount2(2), statfs(2), capset(2), prctl(2),
+ioctl_ns(2), and the kernel's include/uapi/linux/mount.h for the
 file-descriptor based mount API, which man-pages 6 describes only in part.
 """
 
@@ -17,14 +17,26 @@ import errno
 import os
 import struct
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mountnsd import becoming
+
+# What a process that becomes another one needs is in a module of its own, and is to be had here with all the others.
+CLONE_NEWNS = becoming.CLONE_NEWNS
+PR_CAP_AMBIENT = becoming.PR_CAP_AMBIENT
+clear_ambient_capabilities = becoming.clear_ambient_capabilities
+clear_capabilities = becoming.clear_capabilities
+close = becoming.close
+close_range = becoming.close_range
+get_securebits = becoming.get_securebits
+join_new_session_keyring = becoming.join_new_session_keyring
+set_dumpable = becoming.set_dumpable
+set_no_new_privs = becoming.set_no_new_privs
+set_securebits = becoming.set_securebits
+setns = becoming.setns
+_again = becoming.again
 
 # sched.h
 CLONE_FS = 0x00000200
 CLONE_FILES = 0x00000400
-CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 
 # sys/mount.h, linux/mount.h
@@ -86,24 +98,16 @@ NS_GET_MNTNS_ID = 0x8008B705
 NSFS_MAGIC = 0x6E736673
 CGROUP2_SUPER_MAGIC = 0x63677270
 
-# linux/prctl.h, linux/keyctl.h
-PR_SET_NO_NEW_PRIVS = 38
+# linux/prctl.h
 PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
-PR_GET_SECUREBITS = 27
-PR_SET_SECUREBITS = 28
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
-PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_LOWER = 3
-PR_CAP_AMBIENT_CLEAR_ALL = 4
-KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # linux/capability.h
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _SYS_OPENAT2 = 437  # on every architecture that Python is built for
-_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
 
 
 # struct statx of linux/stat.h: stx_mode, stx_rdev_major and stx_dev_major, with what lies between passed over.
@@ -140,14 +144,12 @@ class _MountAttr(ctypes.Structure):
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.unshare.argtypes = (ctypes.c_int,)
-_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.capset.argtypes = (ctypes.POINTER(_CapabilityHeader), ctypes.POINTER(ctypes.c_uint32))
 _libc.capget.argtypes = _libc.capset.argtypes
-_libc.close_range.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_int)
 _libc.open_tree.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.move_mount.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.fsopen.argtypes = (ctypes.c_char_p, ctypes.c_uint)
@@ -164,25 +166,9 @@ _HINTS = {
     ("fsopen", errno.ENOSYS): "needs Linux 5.2",
     ("mount_setattr", errno.ENOSYS): "needs Linux 5.12",
     ("openat2", errno.EINVAL): "needs Linux 5.12",
-    ("close_range", errno.ENOSYS): "needs Linux 5.9",
     ("unshare", errno.EPERM): "needs CAP_SYS_ADMIN",
-    ("setns", errno.EPERM): "needs CAP_SYS_ADMIN and CAP_SYS_CHROOT",
     ("mount", errno.EPERM): "needs CAP_SYS_ADMIN",
 }
-
-
-# Python makes a call again that a signal interrupted (PEP 475), and so do we; but not for ever: EINTR can also be the
-# word of a FUSE server.
-_TRIES = 32
-
-
-def _again(function: Callable[..., int], *arguments: object) -> int:
-    """The result of a call, made again when a signal interrupted it."""
-    for _ in range(_TRIES - 1):
-        result = function(*arguments)
-        if result >= 0 or ctypes.get_errno() != errno.EINTR:
-            return result
-    return function(*arguments)
 
 
 def _check(result: int, call: str, path: str | bytes | None = None) -> int:
@@ -198,15 +184,6 @@ def _check(result: int, call: str, path: str | bytes | None = None) -> int:
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces of its own, unshare(2)."""
     _check(_again(_libc.unshare, flags), "unshare")
-
-
-def setns(fd: int, nstype: int) -> None:
-    """Move the calling thread into the namespace that `fd` refers to, setns(2).
-
-    For a mount namespace the thread must not share its filesystem attributes:
-    call `unshare(CLONE_FS)` first in a process with more than one thread.
-    """
-    _check(_again(_libc.setns, fd, nstype), "setns")
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
@@ -339,38 +316,6 @@ def mntns_id(fd: int) -> int:
     return number.value
 
 
-def set_no_new_privs() -> None:
-    """Give up for good that execve(2) can grant privileges, PR_SET_NO_NEW_PRIVS(2const)."""
-    _check(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
-
-
-def set_dumpable(dumpable: bool) -> None:
-    """Whether the calling process may be traced by others of its user, PR_SET_DUMPABLE(2const)."""
-    _check(_libc.prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0), "prctl")
-
-
-def get_securebits() -> int:
-    """How uid 0 and capabilities hang together in the calling thread, PR_GET_SECUREBITS(2const)."""
-    return _check(_libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "prctl")
-
-
-def set_securebits(bits: int) -> None:
-    """Set the secure bits, PR_SET_SECUREBITS(2const).  EPERM: without CAP_SETPCAP, or they are locked."""
-    _check(_libc.prctl(PR_SET_SECUREBITS, bits, 0, 0, 0), "prctl")
-
-
-def clear_ambient_capabilities() -> None:
-    """Empty the ambient capability set of the calling thread, PR_CAP_AMBIENT(2const)."""
-    _check(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
-
-
-def clear_capabilities() -> None:
-    """Empty the effective, permitted and inheritable capability sets of the calling thread, capset(2)."""
-    header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()  # two times effective, permitted, inheritable
-    _check(_libc.capset(ctypes.byref(header), nothing), "capset")
-
-
 def get_capabilities() -> tuple[int, int, int]:
     """The effective, permitted and inheritable capability sets of the calling thread, as bit masks, capget(2)."""
     header = _CapabilityHeader(_LINUX_CAPABILITY_VERSION_3, 0)
@@ -411,38 +356,7 @@ def load_unwinder() -> None:
     ctypes.CDLL("libgcc_s.so.1")
 
 
-def close_range(first: int, last: int) -> None:
-    """Close the descriptors from `first` to `last`, both included, without looking at /proc, close_range(2)."""
-    _check(_again(_libc.close_range, first, last, 0), "close_range")
-
-
-def close(fd: int) -> None:
-    """Close a descriptor to which nothing was written, close(2).
-
-    It is gone whatever the kernel says; an error would only keep the caller from what is left to do.
-    Raises: OSError: EBADF: it was no descriptor.
-    """
-    try:
-        os.close(fd)
-    except OSError as error:
-        if error.errno == errno.EBADF:
-            raise
-
-
 def entries(directory: int) -> list[str]:
     """The names in an open directory, wherever its reading stopped before, getdents(2).  Raises OSError."""
     os.lseek(directory, 0, os.SEEK_SET)
     return os.listdir(directory)
-
-
-def join_new_session_keyring() -> None:
-    """Leave the inherited session keyring for a new, empty one, keyctl(2).
-
-    Does nothing on a kernel without keyrings or on an architecture whose call number is not known here.
-    """
-    number = _SYS_KEYCTL.get(os.uname().machine)
-    if number is None:
-        return
-    failed = _again(_libc.syscall, number, KEYCTL_JOIN_SESSION_KEYRING, None) < 0
-    if failed and ctypes.get_errno() != errno.ENOSYS:
-        _check(-1, "keyctl")

@@ -17,9 +17,7 @@ import logging
 import os
 import socket
 import struct
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from mountnsd import cgroup, handover, names, program, starter, syscalls, units, waiting
 from mountnsd.bus import CallError, Disconnected, Variant
@@ -33,8 +31,6 @@ from mountnsd.units import Units
 
 log = logging.getLogger(__name__)
 
-# Python's own flags: isolated, and without site-packages.
-_STARTER = (sys.executable or "/usr/bin/python3", "-I", "-S", str(Path(starter.__file__).resolve()))
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL when a unit is stopped
 _BEGIN = 20.0  # seconds that systemd and the starter may take until the process says who it is
 _UCRED = struct.Struct("3i")
@@ -199,7 +195,7 @@ def _properties(request: Request, origin: Origin, journal: bool) -> dict[str, Va
         "Slice": Variant("s", names.slice_of(origin.namespace)),
         "Type": Variant("s", "exec"),
         # "true": whatever its exit status, it is no failure of the system's.
-        "ExecStart": Variant("a(sasb)", [[_STARTER[0], list(_STARTER), True]]),
+        "ExecStart": Variant("a(sasb)", [[starter.COMMAND[0], list(starter.COMMAND), True]]),
         "ExitType": Variant("s", "cgroup"),
         "RemainAfterExit": Variant("b", True),
         "StandardInputFileDescriptor": Variant("h", 0),

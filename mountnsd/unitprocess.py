@@ -159,11 +159,10 @@ class UnitProcess:
         """How the main process ended, by systemd's word, which may be a moment late."""
         async for _ in waiting.patience():
             with suppress(CallError):  # it is busy
-                ended = await self._units.sub_state(self._unit) in _ENDED
-                main = await self._units.main(self._unit)
-                if main.code:
-                    return main.code, main.status
-                if ended:
+                state, code, status = await self._units.end_of_main(self._unit)
+                if code:
+                    return code, status
+                if state in _ENDED:
                     break
         log.warning("How the process of %s ended is not known", self._unit)
         return _UNKNOWN

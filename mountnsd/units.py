@@ -131,6 +131,20 @@ class Units:
         status = int(await self._get(name, _SERVICE, "ExecMainStatus") or 0)
         return Main(int(await self._get(name, _SERVICE, "ExecMainPID") or 0), code, status)
 
+    async def end_of_main(self, name: str) -> tuple[str, int, int]:
+        """What a service does, and the si_code (0 until it has ended) and status of its main process, in one go.
+
+        The state is the older of what is told: one of an end, with a code of 0, means that there will be no other.
+        Raises CallError.
+        """
+        # systemd answers one connection in the order it was asked in.
+        state, code, status = await asyncio.gather(
+            self.sub_state(name),
+            self._get(name, _SERVICE, "ExecMainCode"),
+            self._get(name, _SERVICE, "ExecMainStatus"),
+        )
+        return state, int(code or 0), int(status or 0)
+
     async def _insist(self, member: str, signature: str, *body: Any) -> None:
         complained = False
         async for _ in waiting.patience(_LONGEST_PAUSE):

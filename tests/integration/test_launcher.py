@@ -32,7 +32,7 @@ from support.entering import (
     waited_for,
 )
 
-from mountnsd import program, syscalls
+from mountnsd import becoming, program, syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
 from mountnsd.launcher import Launcher
@@ -271,9 +271,9 @@ print(libc.syscall({number}, 0, -3, 0))  # KEYCTL_GET_KEYRING_ID of the session
 
 
 def test_it_does_not_possess_the_daemons_keyring(inside: int) -> None:
-    code = _KEYRING.format(number=syscalls._SYS_KEYCTL[os.uname().machine])
+    code = _KEYRING.format(number=becoming._SYS_KEYCTL[os.uname().machine])
     serials = [run_now(inside, "/usr/bin/python3", "-I", "-c", code) for _ in range(2)]
-    own = in_a_child(lambda: syscalls._libc.syscall(syscalls._SYS_KEYCTL[os.uname().machine], 0, -3))
+    own = in_a_child(lambda: syscalls._libc.syscall(becoming._SYS_KEYCTL[os.uname().machine], 0, -3))
     if "-1\n" not in serials:  # -1: a container keeps everybody from keyrings
         assert len({*serials, f"{own}\n"}) == 3
 

@@ -32,11 +32,10 @@ class Unit:
         self.channel, self._theirs = socket.socketpair()
         for sock in (self.sending, self.channel):
             sock.settimeout(SECONDS)
-        command = ["/usr/bin/python3", "-I", "-S", str(Path(starter.__file__).resolve())]
         with stdin:
             pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             options: dict[str, Any] = pipes | changes
-            self.process: subprocess.Popen[bytes] = subprocess.Popen(command, **options)
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(starter.COMMAND, **options)
 
     def hand_over(self, fd: int, *argv: str, kept: tuple[int, ...] = (1, 2), **changes: Any) -> None:
         """Send the plan of what `support.entering.request` takes."""

@@ -17,7 +17,7 @@ PACKAGE = TREE / "mountnsd"
 LONGEST = 450
 
 # What each module may know of the package: nothing, for the lowest; and what it must not, for those in between.
-LOWEST = {"syscalls", "mountevents", "mountinfo", "names", "errors"}
+LOWEST = {"bare", "becoming", "syscalls", "mountevents", "mountinfo", "names", "errors"}
 WITHOUT_DBUS = {
     "directorywatch",
     "inventory",

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mountnsd import syscalls
+from mountnsd import bare, syscalls
 
 
 @pytest.mark.parametrize(("machine", "size"), [("x86_64", 8), ("aarch64", 8), ("s390x", 4)])
@@ -66,7 +66,7 @@ def test_what_close_says_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "close", fail)
+        patch.setattr(bare.os, "close", fail)
         syscalls.close(1000)
     with pytest.raises(OSError, match="Bad file descriptor"):
         syscalls.close(1 << 20)

@@ -11,7 +11,7 @@ class Started:
     """Arguments: command: what systemd would run, which is always the starter; stdin: borrowed."""
 
     def __init__(self, command: list[str], stdin: int) -> None:
-        assert command[-1].endswith("starter.py")
+        assert command == list(starter.COMMAND)
         self._status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
