@@ -105,7 +105,7 @@ async def run(
             loop.call_soon_threadsafe(settle, result, failure)
 
     try:
-        # Not by threading.Thread: its start waits for the thread to say that it runs, longer than most work takes.
+        # Not by threading.Thread, whose start waits for the thread to say that it runs.
         _thread.start_new_thread(body, ())
     except RuntimeError:
         settle(None, Failed("The system has no room for another thread just now; try again later."))

@@ -4,7 +4,7 @@
 A process counts where its main thread is, as lsns(8) has it, or where another one is if that has ended.  It keeps a
 namespace alive by any thread: `inside` looks at them all where that matters.
 
-A look takes 6 microseconds a process of the host: it is for a helper thread, where the answer may be a moment old.
+A look takes 10 microseconds a process of the host: it is for a helper thread, where the answer may be a moment old.
 One that cannot be made, because descriptors or memory have run out, is an OSError and never an empty answer.
 Source: proc_pid_ns(5), proc_pid_task(5), pidfd_open(2).
 """

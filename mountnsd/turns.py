@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 # Turns of the loop between a step and the next: one reads what came, one wakes whom it is for.
 _LOOKS = 2
-# Seconds that steps may take together before the loop has to look.  Most take less, and a look as long as they do.
+# Seconds that steps may take together before the loop has to look.  Most steps take less.
 _SLACK = 0.0005
 
 

@@ -160,4 +160,4 @@ class TestRun:
 
         asyncio.run(story())
         work.let_go.set()
-        asyncio.run(until(lambda: _thread._count() == before))
+        asyncio.run(until(lambda: _thread._count() <= before))  # others may have been just ending
