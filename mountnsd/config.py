@@ -14,6 +14,9 @@ FILE = "mountnsd.toml"
 DROP_INS = "mountnsd.toml.d"
 
 
+HOST, HIDDEN = "host", "hidden"
+
+
 class ConfigError(Exception):
     """A file that cannot be used.  The message names the file and the line or the key."""
 
@@ -25,6 +28,7 @@ class Config:
     max_namespaces: int = 16384
     max_namespaces_per_user: int = 256
     idle_timeout_sec: int = 0  # 0: stay
+    holder: str = HOST
 
 
 _RANGES = {
@@ -32,6 +36,7 @@ _RANGES = {
     "max_namespaces_per_user": (0, 100_000),
     "idle_timeout_sec": (0, 86_400 * 365),
 }
+_CHOICES = {"holder": (HOST, HIDDEN)}
 
 
 def load(directory: Path = DIRECTORY) -> Config:
@@ -40,13 +45,13 @@ def load(directory: Path = DIRECTORY) -> Config:
     Raises: ConfigError.
     """
     files = [directory / FILE, *sorted((directory / DROP_INS).glob("*.toml"))]
-    values: dict[str, int] = {}
+    values: dict[str, Any] = {}
     for path in files:
         values |= _read(path)
     return Config(**values)
 
 
-def _read(path: Path) -> dict[str, int]:
+def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
@@ -57,9 +62,16 @@ def _read(path: Path) -> dict[str, int]:
     return {key: _checked(path, key, value) for key, value in content.items()}
 
 
-def _checked(path: Path, key: str, value: Any) -> int:
+def _checked(path: Path, key: str, value: Any) -> Any:
+    choices = _CHOICES.get(key)
+    if choices is not None:
+        if value not in choices:
+            wanted = " or ".join(f'"{choice}"' for choice in choices)
+            raise ConfigError(f"{path}: {key} is {wanted}, not {value!r}")
+        return value
     if key not in _RANGES:
-        raise ConfigError(f"{path}: there is no setting {key!r}; there are {', '.join(_RANGES)}")
+        known = ", ".join((*_RANGES, *_CHOICES))
+        raise ConfigError(f"{path}: there is no setting {key!r}; there are {known}")
     low, high = _RANGES[key]
     if type(value) is not int or not low <= value <= high:
         raise ConfigError(f"{path}: {key} is a whole number from {low} to {high}, not {value!r}")

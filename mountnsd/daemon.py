@@ -78,7 +78,7 @@ async def run(chosen: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _set, stop, number.name)
     configured = config.load(chosen.config_directory)
-    holder = Holder.ensure(str(chosen.runtime_directory))
+    holder = Holder.ensure(str(chosen.runtime_directory), hide=configured.holder == config.HIDDEN)
     registry = Registry(holder, MetadataStore(holder.runtime_directory), _limits(configured))
     try:
         registry.recover()

@@ -14,6 +14,7 @@ from enum import Enum, auto
 
 from mountnsd import mountinfo, syscalls
 from mountnsd.errors import Failed
+from mountnsd.place import Place
 
 SOURCE = "mountnsd"
 DIRECTORY = "ns"
@@ -28,6 +29,21 @@ class _Lies(Enum):
     NOTHING = auto()
     BASE = auto()  # the bind alone: a start was cut short, or somebody unmounted the holder
     HOLDER = auto()
+
+
+def found(runtime_directory: str) -> Place:
+    """The holder below `runtime_directory` in the mount namespace of this thread, unbindable.
+
+    Raises: as `lay`.
+    """
+    fd = lay(runtime_directory)
+    try:
+        # Unbindable is private, too: do_make_slave() comes first.
+        syscalls.mount_setattr(fd, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_UNBINDABLE)
+        return Place(os.path.join(runtime_directory, DIRECTORY), fd)
+    except BaseException:
+        syscalls.close(fd)
+        raise
 
 
 def lay(runtime_directory: str) -> int:

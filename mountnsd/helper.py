@@ -9,6 +9,8 @@ Sources: pthread_exit(3); PyEval_RestoreThread() in CPython's documentation.
 """
 
 import asyncio
+import errno
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -31,7 +33,10 @@ _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Slots] = WeakKeyDictionary
 
 
 def run_blocking(function: Callable[[], T]) -> T:
-    """Run `function` in a thread of its own and wait for it.  Raises what it raises."""
+    """Run `function` in a thread of its own and wait for it.
+
+    Raises: what it raises; OSError EAGAIN where there is no room for another thread.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -42,7 +47,10 @@ def run_blocking(function: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=body, name="mountnsd-helper", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
     thread.join()
     if errors:
         raise errors[0]

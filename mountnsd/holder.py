@@ -18,28 +18,29 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
-from mountnsd import foundation, mountinfo, names, syscalls
+from mountnsd import anchor, foundation, names, syscalls
 from mountnsd.directorywatch import DirectoryWatch
 from mountnsd.errors import MountFailed, NamespaceStale
 from mountnsd.inventory import ByEvents, ByReading, Inventory
 from mountnsd.namespace import Host
+from mountnsd.place import Place, T
 from mountnsd.watch import Watch
+from mountnsd.witness import open_pin
 
 log = logging.getLogger(__name__)
 
-_PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+HIDDEN = "hidden-holder"  # the feature: a pin's path leads through a descriptor of the daemon
 _CREATE = "create the pin's file"
 _HINTS = {
-    (errno.EEXIST, _CREATE): "Something lies there that is no namespace of ours; see 'findmnt {}'.",
-    (errno.ENOSPC, _CREATE): "The holder is full; see 'df -i {}'.",
+    (errno.EEXIST, _CREATE): "Something lies there that is no namespace of ours; see '{findmnt}'.",
+    (errno.ENOSPC, _CREATE): "The holder is full; see '{df}'.",
     (errno.ENOSPC, "move_mount"): "The mount namespace is full; see 'sysctl fs.mount-max'.",
 }
-# What says nothing of a pin: something has run out, or somebody keeps us from looking.
-_NO_ANSWER = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +69,29 @@ class Survey:
 class Holder:
     """The holder of one runtime directory.  `Holder.ensure` makes or finds it."""
 
-    def __init__(self, runtime_directory: str, fd: int, mount_id: int) -> None:
+    def __init__(self, runtime_directory: str, place: Place, hide: bool) -> None:
         self.runtime_directory = runtime_directory
-        self.path = os.path.join(runtime_directory, foundation.DIRECTORY)
-        self._fd = fd
-        self._mount_id = mount_id
-        self.device = os.fstat(fd).st_dev
-        self._inventory = Inventory(ByReading(fd))
+        self.place = place
+        self.path = place.path
+        self._fd = place.directory
+        self._hide = hide
+        self._device = os.fstat(self._fd).st_dev
+        self._inventory = Inventory(ByReading(place.mount_id, place.mountinfo))
         self._names: DirectoryWatch | None = None  # None: all names are read, each time
         self._again: set[str] = set()  # to be looked at though nothing may be told of them, see `changes`
         self._reported: set[str] = set()
 
     @classmethod
-    def ensure(cls, runtime_directory: str) -> Self:
+    def ensure(cls, runtime_directory: str, hide: bool = False) -> Self:
         """Find the holder below `runtime_directory`, or set it up; once, however many start at once.
 
+        Arguments: hide: set it up out of sight (anchor.py), unless one that has pins is there already.
         Raises: Failed where the directory is not root's own or something else is mounted over the holder;
             MountFailed, OSError.
         """
         runtime_directory = os.path.realpath(runtime_directory)  # as mountinfo will spell it
         try:
-            fd = foundation.lay(runtime_directory)
-            try:
-                syscalls.mount_setattr(
-                    fd, "", syscalls.AT_EMPTY_PATH, propagation=syscalls.MS_UNBINDABLE
-                )  # unbindable is private, too: do_make_slave() comes first
-                return cls(runtime_directory, fd, mountinfo.id_of(fd))
-            except BaseException:
-                syscalls.close(fd)
-                raise
+            return cls(runtime_directory, anchor.settle(foundation.found(runtime_directory), hide), hide)
         except OSError as error:
             raise MountFailed(
                 f"Cannot set up the holder below {runtime_directory}",
@@ -104,68 +99,64 @@ class Holder:
                 error.errno or errno.EIO,
             ) from error
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What clients have to know of it."""
+        return (HIDDEN,) if self.place.hidden else ()
+
+    def again(self) -> Self:
+        """The holder as it is to be found or set up now that this one was lost.  Raises as `ensure`."""
+        return self.ensure(self.runtime_directory, self._hide)
+
     def close(self) -> None:
         """Close what is open; the holder and its pins stay."""
         self._inventory.close()
         if self._names is not None:
             self._names.close()
-        syscalls.close(self._fd)
+        self.place.close()
 
     def follow(self) -> None:
         """Have the kernel tell of changes one by one from now on, where it can; else everything is read, each time.
 
-        To be called once, before the first survey.  Raises OSError.
+        To be called once, before the first survey.
         """
-        own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._names = DirectoryWatch(self._fd)
-            self._inventory = Inventory(ByEvents(own, self._fd))
+            source = self.place.with_namespace(lambda namespace: ByEvents(namespace, self._fd))
+            self._inventory = Inventory(source)
         except OSError as error:
             log.debug("All mounts are read after each change of one: %s", error)
-        finally:
-            syscalls.close(own)
 
-    def host(self) -> Host:
-        """What namespace.make needs to know of the host.  The caller closes it with `close_host`."""
-        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        own = os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-        try:
-            number = syscalls.mntns_id(own)
-        finally:
-            syscalls.close(own)
-        return Host(proc=proc, holder=self.path, device=self.device, id=number)
+    def host(self, proc: int | None = None) -> Host:
+        """What namespace.make needs to know of the host.  The caller closes it with `close_host`.
+
+        Arguments: proc: descriptor of /proc, or None to open it.
+        """
+        if proc is None:
+            proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return Host(proc=proc, holder=self.path, device=self.place.device, id=self.place.number())
 
     def watch(self) -> Watch:
         """Tells of changes of the mounts that matter to the holder.  The caller closes it."""
-        mountinfo_fd = os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        return Watch([mountinfo_fd], self._inventory.fileno())
+        return Watch(self.place.mountinfos(), self._inventory.fileno())
 
     def trouble(self) -> str | None:
         """What is wrong with the holder, or None: 'unmounted', or what it is overmounted with.
 
         Raises: OSError where it could not be looked at, as without descriptors or memory.
         """
-        seen = -1
-        try:
-            seen = os.open(self.path, _PATH_FLAGS | os.O_DIRECTORY)
-            if mountinfo.id_of(seen) == self._mount_id:
-                return None
-        except OSError as error:
-            if error.errno in _NO_ANSWER:
-                raise
-            if self._is_mounted():
-                return f"unreachable ({error.strerror})"
-        finally:
-            if seen >= 0:
-                syscalls.close(seen)
-        return "overmounted" if self._is_mounted() else "unmounted"
-
-    def _is_mounted(self) -> bool:
-        return any(mount.id == self._mount_id for mount in mountinfo.parse(mountinfo.read()))
+        return self.place.trouble()
 
     def pin_path(self, name: str) -> str:
         """The path of a pin, for nsenter(1) and mount(8)."""
-        return f"{self.path}/{name}"
+        return self.place.pin_path(name)
+
+    def command(self, text: str) -> str:
+        """A command for a shell, so that it works in the mount namespace that the holder is in."""
+        return self.place.command(text)
+
+    def _findmnt(self, name: str) -> str:
+        return self.command(f"findmnt {self.path}/{name}")
 
     def pin(self, name: str, namespace: int) -> None:
         """Bind the namespace that the descriptor `namespace` refers to under `name`.
@@ -173,6 +164,9 @@ class Holder:
         Nothing is left behind when it fails.  Raises: MountFailed; ENOSPC where the holder is full,
         ELOOP where the namespace's id is not above that of this one.
         """
+        self._inside(f"Cannot pin the namespace '{name}'", partial(self._pin, name, namespace))
+
+    def _pin(self, name: str, namespace: int) -> None:
         step = "open_tree"
         try:
             flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
@@ -192,19 +186,21 @@ class Holder:
                 syscalls.close(tree)
         except OSError as error:
             code = error.errno or errno.EIO
-            hint = _HINTS.get((code, step), "").format(self.pin_path(name))
+            hint = _HINTS.get((code, step), "").format(
+                findmnt=self._findmnt(name), df=self.command(f"df -i {self.path}")
+            )
             raise MountFailed(f"Cannot pin the namespace '{name}'", step, code, hint) from error
 
     def open(self, name: str, inode: int) -> int:
         """A descriptor of the namespace pinned under `name`, once the witnesses agree that it is `inode`.
 
-        Raises: NamespaceStale where something else is there, or nothing; OSError, see `_open_witnessed`.
+        Raises: NamespaceStale where something else is there, or nothing; OSError, see witness.open_pin.
         """
-        fd = self._open_witnessed(name, inode)
+        fd = open_pin(self._fd, name, inode)
         if fd is None:
             raise NamespaceStale(
                 f"The pin of namespace '{name}' no longer leads to it: something is mounted over "
-                f"{self.pin_path(name)} or it was unmounted by hand. See 'findmnt {self.pin_path(name)}'."
+                f"{self.path}/{name} or it was unmounted by hand. See '{self._findmnt(name)}'."
             )
         return fd
 
@@ -214,6 +210,9 @@ class Holder:
         Returns: whether the pin was held open by somebody, so that the namespace lives on until that is closed.
         Raises: NamespaceStale where something else is there; MountFailed.
         """
+        return self._inside(f"Cannot unpin the namespace '{name}'", partial(self._unpin, name, inode))
+
+    def _unpin(self, name: str, inode: int) -> bool:
         target = f"/proc/self/fd/{self._fd}/{name}"
         held_open = False
         step = "open"
@@ -232,7 +231,7 @@ class Holder:
                 f"Cannot unpin the namespace '{name}'", step, error.errno or errno.EIO
             ) from error
         try:
-            self.remove_leftover(name)
+            self._remove(name)
         except OSError as error:
             # The namespace has lost its name all the same; the next survey sees the file.
             log.warning("The file of the pin of %s stays for now: %s", name, error.strerror)
@@ -244,8 +243,18 @@ class Holder:
 
     def remove_leftover(self, name: str) -> None:
         """Remove the plain, empty file of a pin that is not (or no longer) mounted.  Raises OSError."""
+        self.place.inside(partial(self._remove, name))  # elsewhere it would take a pin over it away
+
+    def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._fd)
+
+    def _inside(self, what: str, work: Callable[[], T]) -> T:
+        """Do something where the holder is.  Raises what it raises; MountFailed where it cannot be done at all."""
+        try:
+            return self.place.inside(work)
+        except OSError as error:
+            raise MountFailed(what, "reach the holder", error.errno or errno.EIO) from error
 
     def survey(self) -> Survey:
         """Look at everything in the holder: the mounts first, then the other three witnesses for each pin.
@@ -315,33 +324,10 @@ class Holder:
             log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
 
     def _is_witnessed(self, pin: Pin) -> bool:
-        fd = self._open_witnessed(pin.name, pin.inode)
+        fd = open_pin(self._fd, pin.name, pin.inode)
         if fd is not None:
             syscalls.close(fd)
         return fd is not None
-
-    def _open_witnessed(self, name: str, inode: int) -> int | None:
-        """Open the pin where statfs, NS_GET_NSTYPE and the inode agree with `inode`, else None.
-
-        First by O_PATH: opening a device or a fifo that was mounted there could block or do something.
-        Raises: OSError where it could not be looked at, as without descriptors or memory.
-        """
-        path = fd = -1
-        try:
-            path = os.open(name, _PATH_FLAGS, dir_fd=self._fd)
-            if syscalls.fstatfs_type(path) == syscalls.NSFS_MAGIC and os.fstat(path).st_ino == inode:
-                fd = os.open(f"/proc/self/fd/{path}", os.O_RDONLY | os.O_CLOEXEC)
-                if syscalls.ns_type(fd) == syscalls.CLONE_NEWNS and os.fstat(fd).st_ino == inode:
-                    witnessed, fd = fd, -1
-                    return witnessed
-        except OSError as error:
-            if error.errno in _NO_ANSWER:
-                raise
-        finally:
-            for opened in (path, fd):
-                if opened >= 0:
-                    syscalls.close(opened)
-        return None
 
     def _is_leftover(self, name: str) -> bool | None:
         """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.
@@ -356,7 +342,7 @@ class Holder:
             stat.S_ISREG(status.st_mode)
             and status.st_size == 0
             and status.st_uid == 0
-            and status.st_dev == self.device
+            and status.st_dev == self._device
             and names.is_valid(name)
         )
 

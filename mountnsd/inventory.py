@@ -115,9 +115,9 @@ class ByEvents:
 class ByReading:
     """All of mountinfo is read, each time."""
 
-    def __init__(self, directory: int, read: Callable[[], str] = mountinfo.read) -> None:
-        """Arguments: directory: a descriptor of the holder, borrowed; read: the mountinfo of its mount namespace."""
-        self.holder = mountinfo.id_of(directory)
+    def __init__(self, holder: int, read: Callable[[], str]) -> None:
+        """Arguments: holder: the id of its mount; read: gives the mountinfo of its mount namespace."""
+        self.holder = holder
         self._read = read
         self._lines: frozenset[str] = frozenset()
         self._target = ""

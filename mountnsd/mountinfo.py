@@ -117,14 +117,31 @@ def read(
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        text = bytearray()
-        while piece := os.read(fd, _PIECE):
-            text += piece
-            if most is not None and len(text) > most:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-        return os.fsdecode(bytes(text))
+        return read_again(fd, most)
     finally:
         syscalls.close(fd)
+
+
+def read_again(fd: int, most: int | None = None) -> str:
+    """The text of a mountinfo as it is now.
+
+    Arguments: fd: its descriptor; most: as for `read`.
+    Raises: as `read`.
+    """
+    text = bytearray()
+    while piece := os.pread(fd, _PIECE, len(text)):
+        text += piece
+        if most is not None and len(text) > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return os.fsdecode(bytes(text))
+
+
+def open_own() -> int:
+    """A descriptor of mountinfo, which stays that of the mount namespace that the thread is in now.
+
+    Raises: OSError.
+    """
+    return os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def id_of(fd: int, proc: int | None = None) -> int:

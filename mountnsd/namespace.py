@@ -96,9 +96,9 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
     apart = propagation in (Propagation.SLAVE, Propagation.PRIVATE)
     fd = -1
     try:
-        origin = _own(host) if source is None else os.dup(source)
+        origin = own(host) if source is None else os.dup(source)
         try:
-            fd = _copy_above(host, origin)
+            fd = copy_above(host, origin)
         finally:
             syscalls.close(origin)
         step = "set the propagation"
@@ -109,8 +109,7 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
             f"See 'findmnt --output +PROPAGATION {host.holder}': it has to lie uncovered, on a private mount."
         )
         if apart and source is None:
-            while _sees_holder(host):
-                syscalls.umount2(host.holder, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+            _detach_holder(host)
         else:
             _detach_holders(host, apart)
         step, hint = "set the propagation", ""
@@ -127,20 +126,26 @@ def _set_propagation(propagation: Propagation) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | _FLAGS[propagation])
 
 
-def _own(host: Host) -> int:
+def own(host: Host) -> int:
+    """A descriptor of the mount namespace that the calling thread is in.  Raises OSError."""
     return os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
 
 
-def _copy_above(host: Host, origin: int) -> int:
+def copy(host: Host, origin: int) -> int:
+    """Leave for a copy of `origin`.  Returns a descriptor of it.  Raises OSError."""
+    join(origin)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    return own(host)
+
+
+def copy_above(host: Host, origin: int) -> int:
     """Leave for a copy of `origin` whose id is above the host's.
 
     Since Linux 6.18 each CPU numbers namespaces from a batch of its own, and to bind one whose id is not above
     that of the binder's namespace is EINVAL (it could make a loop of namespaces that keep each other alive).
     """
     for _ in _ways_up():
-        join(origin)
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        fd = _own(host)
+        fd = copy(host, origin)
         above = False
         try:
             number = syscalls.mntns_id(fd)
@@ -174,6 +179,17 @@ def _use_up_ids() -> None:
             if flag == syscalls.CLONE_NEWNS:
                 raise
             flag = syscalls.CLONE_NEWNS  # a sandbox may allow no other kind
+
+
+def part(host: Host) -> None:
+    """Make the namespace of this thread, a copy of the host's, a slave of it that has no holder.  Raises OSError."""
+    _set_propagation(Propagation.SLAVE)
+    _detach_holder(host)
+
+
+def _detach_holder(host: Host) -> None:
+    while _sees_holder(host):
+        syscalls.umount2(host.holder, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
 
 
 def _sees_holder(host: Host) -> bool:

@@ -180,7 +180,7 @@ class Registry:
         if trouble is not None:
             raise Failed(
                 f"The holder {self.holder.path} is {trouble}, so no namespace can be kept; "
-                f"unmount what covers it ('umount {self.holder.path}')."
+                f"unmount what covers it ('{self.holder.place.uncover()}')."
             )
         host, propagation = self.host, options.propagation
         if options.source is None:
@@ -352,13 +352,12 @@ class Registry:
     def _replace_holder(self) -> None:
         path = self.holder.path
         log.error("The holder %s was unmounted by somebody: set up again, its namespaces are lost", path)
-        lost, self.holder = self.holder, Holder.ensure(self.holder.runtime_directory)
+        lost, self.holder = self.holder, self.holder.again()
         self.holder.follow()
         unwatched, self._watch = self._watch, self.holder.watch()
         unwatched.close()
         lost.close()  # it would keep the namespaces that are pinned there, out of sight
-        # That of /proc stays: a helper thread may be using it.
-        self.host = replace(self.host, device=self.holder.device)
+        self.host = self.holder.host(self.host.proc)  # /proc stays open: a helper thread may be using it
 
     def _lose(self, found: Namespace) -> None:
         if found.name in self._reservations:  # we are at it ourselves

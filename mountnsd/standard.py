@@ -28,7 +28,7 @@ _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 _MANAGER_PROPERTIES: Mapping[str, Callable[[Registry], Any]] = {
     "Version": lambda _: mountnsd.__version__,
     "Holder": lambda registry: registry.holder.path,
-    "Features": lambda _: list(FEATURES),
+    "Features": lambda registry: sorted((*FEATURES, *registry.holder.features)),
     "Count": len,
     "MaxNamespaces": lambda registry: registry.limits.namespaces,
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from support import leaks
+from support import hidden, leaks
 
 _PREFIX = "mountnsd-test-"
 _LONGEST = 120  # seconds, for a test that has no mark of its own
@@ -49,6 +49,15 @@ def _bounded(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.alarm(seconds)
     yield
     signal.alarm(0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a hidden holder, leave out what is about the visible one."""
+    if not hidden.HIDE:
+        return
+    left_out = [item for item in items if item.get_closest_marker("visible_holder")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

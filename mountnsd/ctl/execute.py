@@ -2,7 +2,7 @@
 """`mountnsctl exec`: move into a namespace and become a command there.
 
 For root, and for the services of other users that have capabilities for the way in.  It needs neither the daemon
-nor the bus while the pin can be seen; otherwise (a holder that is out of sight, a namespace that is yet to be made)
+nor the bus while the pin can be seen; otherwise (a namespace that is yet to be made)
 the daemon is asked for the namespace's descriptor, but not by a service.
 
 Inside, every file may be somebody else's.  From setns(2) until the capabilities are gone nothing is opened, executed
@@ -70,8 +70,38 @@ def open_pin(runtime_directory: str, name: str) -> int | None:
     """A descriptor of the namespace pinned as `name`, or None where no pin of a mount namespace is to be seen."""
     if not could_be_pin(name):
         return None  # the daemon words the refusal
+    holder = f"{runtime_directory}/ns"
+    fd = _open_namespace(f"{holder}/{name}")
+    if fd is None:
+        fd = _open_hidden(holder, name)
+    return fd
+
+
+def _open_hidden(holder: str, name: str) -> int | None:
+    """A pin that lies in another mount namespace, behind the anchor; None where there is none."""
+    anchor = _open_namespace(f"{holder}/.anchor")
+    if anchor is None:
+        return None
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    directory = os.open(".", flags | os.O_PATH)
     try:
-        fd = os.open(f"{runtime_directory}/ns/{name}", _FLAGS)
+        syscalls.setns(anchor, syscalls.CLONE_NEWNS)
+        try:
+            return _open_namespace(f"{holder}/{name}")
+        finally:
+            syscalls.setns(own, syscalls.CLONE_NEWNS)
+            os.fchdir(directory)
+    except OSError:
+        return None
+    finally:
+        for fd in (anchor, own, directory):
+            os.close(fd)
+
+
+def _open_namespace(path: str) -> int | None:
+    try:
+        fd = os.open(path, _FLAGS)
     except OSError:
         return None
     try:

@@ -68,7 +68,8 @@ def run(connection: Connection, arguments: Arguments, output: Output) -> int:
     if output.json:
         output.value(found)
     elif found:
-        output.page("\n".join(_text(one, arguments.full, output) for one in found))
+        pages = [_text(one, _way(connection, one), arguments.full, output) for one in found]
+        output.page("\n".join(pages))
     return FAILURE if any(one["changes"] is None for one in found) else status
 
 
@@ -94,8 +95,17 @@ def _gather(connection: Connection, units: Units, name: str, lines: int) -> dict
     }
 
 
-def _text(found: dict[str, Any], full: bool, output: Output) -> str:
-    """A namespace for people."""
+def _way(connection: Connection, found: dict[str, Any]) -> str:
+    """The way to a pin that the host does not see, for which the daemon need not run; empty for another."""
+    if not str(found["pin"]).startswith("/proc/"):
+        return ""
+    question = (MANAGER, "Holder")
+    ((_, holder),) = connection.ask(PATH, "org.freedesktop.DBus.Properties", "Get", "ss", question)
+    return f"nsenter --mount={holder}/.anchor nsenter --mount={holder}/{found['name']}"
+
+
+def _text(found: dict[str, Any], way: str, full: bool, output: Output) -> str:
+    """A namespace for people.  Arguments: way: see `_way`."""
     most = None if full else _SHORT
     state = text.cell(found["state"])
     colour = text.GREEN if state == "active" else text.RED
@@ -104,7 +114,7 @@ def _text(found: dict[str, Any], full: bool, output: Output) -> str:
         ("State", [f"{colour}{state}{text.RESET}" if output.colours else state]),
         ("Inode", [f"mnt:[{found['inode']}]"]),
         ("Namespace ID", [str(identifier)] if identifier else []),
-        ("Pin", [text.cell(found["pin"])]),
+        ("Pin", [text.cell(found["pin"]), *([text.cell(way)] if way else [])]),
         ("Owner", [_owner(found["owner"], output)]),
         ("Created", [values.when(created)] if created else []),
         ("Propagation", [text.cell(found["propagation"])] if found["propagation"] else []),

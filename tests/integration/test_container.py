@@ -12,6 +12,7 @@ from support.buses import PrivateBus
 from support.client import Client
 from support.daemon import Daemon
 from support.ground import contained, forked, resident, run
+from support.leaks import mounts_below
 
 from mountnsd import syscalls
 
@@ -80,7 +81,7 @@ def test_everybodys_tools(directory: Path, where: str) -> None:
         assert run("nsenter", f"--mount={pin}", "ls", target) == "hi-there\n"
         assert run("nsenter", f"--mount={pin}", "findmnt", "-no", "SOURCE", target).strip() == "tools"
         assert run("findmnt", "-no", "FSTYPE,SOURCE", pin).split() == ["nsfs", f"nsfs[mnt:[{inode}]]"]
-        assert f"nsfs {pin} nsfs" in Path("/proc/mounts").read_text()
+        assert [(mount.fstype, mount.root) for mount in mounts_below(pin)] == [("nsfs", f"mnt:[{inode}]")]
         with resident(pin) as pid:
             rows = json.loads(run("lsns", "--json", "--type", "mnt", "--output", "NS,PID"))["namespaces"]
             assert {"ns": inode, "pid": pid} in rows

@@ -30,6 +30,7 @@ def test_nothing_is_lost_and_nothing_left(matrix: Matrix, name: str) -> None:
     assert faults >= {"SIGKILL", "EPERM", "ENOMEM", "ENOSPC", "EMFILE", "EINTR"}
 
 
+@pytest.mark.visible_holder
 def test_the_page_is_what_comes_of_it_now(matrix: Matrix) -> None:
     cells = {name: result.cells for name, result in matrix.items()}
     assert document(cells) == DOCUMENT.read_text(), "run 'make crash-matrix', and look at what is different"

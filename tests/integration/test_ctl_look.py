@@ -16,6 +16,7 @@ from support import leaks
 from support.buses import PrivateBus
 from support.ctl import TIMEOUT, Ctl, Terminal
 from support.daemon import Daemon
+from support.hidden import command
 from support.identity import NOBODY
 from support.manager import Manager
 from support.polkit import Polkit
@@ -128,14 +129,14 @@ def test_status_of_all_as_somebody_else(three: Ctl) -> None:
 def test_status_of_a_stale_one(ctl: Ctl, daemon: Daemon) -> None:
     """Something covers the pin: what is known is shown."""
     pin = daemon.pins / "demo"
-    subprocess.run(["mount", "--bind", "/etc/passwd", str(pin)], check=True)
+    subprocess.run(command("mount", "--bind", "/etc/passwd", pin), check=True)
     try:
         result = ctl("status", "demo")
         assert re.search(r"^ +State: stale$", result.stdout, re.MULTILINE)
         assert result.returncode == 1
         assert result.stderr.startswith("mountnsctl: ")
     finally:
-        subprocess.run(["umount", str(pin)], check=True)
+        subprocess.run(command("umount", pin), check=True)
     assert re.search(r"^ +State: active$", ctl.ok("status", "demo"), re.MULTILINE)
 
 

@@ -17,9 +17,11 @@ from support.ground import attempt, contained, fd_count, forked, run
 from support.holding import mount_base, mounted_at, new_namespace, pinned, the_two
 from support.identity import NOBODY
 
+from mountnsd import holder as holder_module
 from mountnsd import syscalls
 from mountnsd.errors import Failed, MountFailed, NamespaceStale
 from mountnsd.holder import Holder, Pin
+from mountnsd.witness import open_pin
 
 
 @pytest.fixture
@@ -378,13 +380,12 @@ class TestForeign:
         inodes = {name: pinned(holder, name) for name in ("a", "b")}
         holder.survey()
         opened: list[str] = []
-        look = holder._open_witnessed
 
-        def witness(name: str, inode: int) -> int | None:
+        def witness(directory: int, name: str, inode: int | None = None) -> int | None:
             opened.append(name)
-            return look(name, inode)
+            return open_pin(directory, name, inode)
 
-        monkeypatch.setattr(holder, "_open_witnessed", witness)
+        monkeypatch.setattr(holder_module, "open_pin", witness)
         inodes["c"] = pinned(holder, "c")
         assert {pin.name: pin.inode for pin in holder.survey().pins} == inodes
         holder.survey()

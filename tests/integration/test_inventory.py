@@ -23,6 +23,7 @@ from mountnsd import holder as holder_module
 from mountnsd.errors import MountFailed, NamespaceStale
 from mountnsd.holder import Holder, Survey
 from mountnsd.mountevents import Events
+from mountnsd.place import Place
 
 NAMES = ("a", "b", "c", "d", "not a name")
 PLACES = ("x", "y")  # beside the holder
@@ -216,7 +217,7 @@ class Hands:
 
     def uncover(self) -> None:
         target = os.stat(self.place)
-        if target.st_dev != self.holder.device:
+        if target.st_dev != self.holder.place.device:
             syscalls.umount2(str(self.place), syscalls.MNT_DETACH)
 
     def propagate(self) -> None:
@@ -284,7 +285,8 @@ def compared(runtime: Path, how: str, seed: int) -> None:
         told += [hands.do() for _ in range(chance.choice((1, 1, 1, 2, 5)))]
         known.take(holder.changes() or holder.survey())
         known.leftovers = {name for name in known.leftovers if holder.occupied(name)}
-        fresh = Holder(str(runtime), os.dup(holder._fd), holder._mount_id)
+        place = Place(holder.path, os.dup(holder._fd))
+        fresh = Holder(str(runtime), place, hide=False)
         truth = Known()
         truth.take(fresh.survey())
         fresh.close()

@@ -47,8 +47,8 @@ def targets(pin: str) -> set[str]:
 
 def only_the_bind(ground: Ground, pin: str) -> None:
     """Inside, the holder's directory is an empty one, with a mount that keeps it from being removed."""
-    (mount,) = (mount for mount in table(pin) if mount.target.startswith(str(ground.pins)))
-    assert mount.target == str(ground.pins)
+    (mount,) = (mount for mount in table(pin) if mount.target.startswith(str(ground.holder)))
+    assert mount.target == str(ground.holder)
     assert mount.root.endswith("/run/ns")
     assert not holders(ground, pin)
 
@@ -102,11 +102,11 @@ class TestWithoutTheHolder:
 
                 def remove() -> list[int]:
                     enter(made.path)
-                    assert os.listdir(ground.pins) == []
+                    assert os.listdir(ground.holder) == []
                     works = (
-                        lambda: os.unlink(made.path),
-                        ground.pins.rmdir,  # where nothing is mounted on it, this detaches all on the host
-                        lambda: ground.pins.rename(directory / "other"),
+                        lambda: os.unlink(ground.holder / "a"),
+                        ground.holder.rmdir,  # where nothing is mounted on it, this detaches all on the host
+                        lambda: ground.holder.rename(directory / "other"),
                     )
                     return [attempt(work) for work in works]
 
@@ -167,7 +167,7 @@ class TestHere:
             made = create(ground.registry, "a", CreateOptions(propagation))
             only_the_bind(ground, made.path)
             after = host_mounts(directory)
-            assert [mount for mount in after if not mount.target.startswith(str(ground.pins))] == before
+            assert [mount for mount in after if not mount.target.startswith(str(ground.holder))] == before
         assert place.exists()
 
     def test_a_peer_group_that_is_a_slave_itself_is_given_back_whole(self, directory: Path) -> None:
@@ -261,7 +261,7 @@ class TestFromHostile:
         def story() -> None:
             with Ground(directory) as ground:
                 create(ground.registry, "first")
-                pins = str(ground.pins)
+                pins = str(ground.holder)
                 move = (lambda: syscalls.mount(pins, str(place), None, MS_MOVE)) if moved else None
                 self.by_hand(ground, monkeypatch, move)
                 before = host_mounts(directory)
@@ -285,8 +285,8 @@ class TestFromHostile:
         if not Path("/dev/fuse").exists():
             pytest.skip("no /dev/fuse here: a container without it")
 
-        def hang(pins: Path, server: int) -> None:
-            enter(pins / "hand")
+        def hang(pin: Path, pins: Path, server: int) -> None:
+            enter(pin)
             where = place if how == "below the holder" else pins.parent
             options = f"fd={server},rootmode=40755,user_id=0,group_id=0,allow_other"
             syscalls.mount("hung", str(where), "fuse", 0, options)
@@ -295,13 +295,13 @@ class TestFromHostile:
 
         def story() -> None:
             with Ground(directory) as ground:
-                pins = ground.pins
+                pins = ground.holder
                 if how == "and no holder":
                     create(ground.registry, "hand", CreateOptions(Propagation.PRIVATE))
                 else:
                     self.by_hand(ground, monkeypatch)
                 server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-                forked(lambda: hang(pins, server))
+                forked(lambda: hang(ground.pins / "hand", pins, server))
                 try:
                     if how == "over the holder":
                         with pytest.raises(MountFailed, match="detach the holder inside"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every object is at its place, shows what the interface files say of it, and has what it shows."""
 
+import os
 import re
 import time
 import xml.etree.ElementTree as ET
@@ -104,7 +105,7 @@ class TestProperties:
         create(root, "x")
         values = root.call(PATH, PROPERTIES, "GetAll", "s", MANAGER)[0]
         assert {name: value[0] for name, value in values.items()} == types(MANAGER)
-        assert values["Holder"][1] == str(daemon.pins)
+        assert values["Holder"][1] == str(daemon.holder)
         assert values["Count"][1] == 1
         assert values["MaxNamespaces"][1] == 16384
         assert re.fullmatch(r"\d+(\.\d+)*", values["Version"][1])
@@ -122,9 +123,9 @@ class TestProperties:
         assert plain.pop("NamespaceID") >= 0
         inode = plain.pop("Inode")
         assert daemon.pinned() == {inode}
+        assert os.path.samefile(plain.pop("Path"), daemon.pins / "x")
         assert plain == {
             "Name": "x",
-            "Path": str(daemon.pins / "x"),
             "OwnerUID": 0,
             "Propagation": "slave",
             "Description": "größer",

@@ -31,6 +31,7 @@ from support.contract import (
 )
 from support.daemon import Daemon
 from support.ground import run as command
+from support.hidden import beside
 from support.leaks import mounts_below
 
 pytestmark = pytest.mark.parametrize("bus", ["dbus-daemon"], indirect=True)
@@ -45,40 +46,39 @@ def pin(daemon: Daemon, root: Client) -> Iterator[Path]:
     place = daemon.pins / "a"
     yield place
     for mount in mounts_below(place)[1:]:
-        command("umount", "--lazy", mount.point)
+        command(*beside(place, "umount", "--lazy", mount.point))
 
 
-def net_namespace(place: Path) -> Path:
-    """A pinned namespace of another kind, beside the holder."""
-    other = place.parents[2] / "net"
+def _net_namespace(directory: Path, pin: Path) -> Path:
+    other = directory / "net"
     other.touch()
-    command("unshare", f"--net={other}", "true")
+    command(*beside(pin, "unshare", f"--net={other}", "true"))
     return other
 
 
-def _fifo(place: Path) -> Path:
-    made = place.parents[2] / "fifo"
+def _fifo(directory: Path, _pin: Path) -> Path:
+    made = directory / "fifo"
     os.mkfifo(made)
     return made
 
 
-def _device(_place: Path) -> Path:
+def _device(_directory: Path, _pin: Path) -> Path:
     return Path("/dev/zero")
 
 
-def _file(place: Path) -> Path:
-    made = place.parents[2] / "file"
+def _file(directory: Path, _pin: Path) -> Path:
+    made = directory / "file"
     made.write_text("x")
     return made
 
 
-def _own_namespace(_place: Path) -> Path:
+def _own_namespace(_directory: Path, _pin: Path) -> Path:
     return Path("/proc/self/ns/uts")
 
 
 # What somebody may bind there instead.
-FOREIGN: dict[str, Callable[[Path], Path]] = {
-    "a net namespace": net_namespace,
+FOREIGN: dict[str, Callable[[Path, Path], Path]] = {
+    "a net namespace": _net_namespace,
     "a uts namespace": _own_namespace,
     "a fifo": _fifo,
     "a device": _device,
@@ -87,12 +87,12 @@ FOREIGN: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.fixture(params=FOREIGN)
-def foreign(request: pytest.FixtureRequest, pin: Path) -> Iterator[Path]:
+def foreign(request: pytest.FixtureRequest, directory: Path, pin: Path) -> Iterator[Path]:
     """Something that is no mount namespace."""
-    source = FOREIGN[request.param](pin)
+    source = FOREIGN[request.param](directory, pin)
     yield source
     if request.param == "a net namespace":
-        command("umount", "--lazy", source)
+        command(*beside(pin, "umount", "--lazy", source))
 
 
 def no_such(root: Client) -> None:
@@ -192,7 +192,7 @@ class TestReplaced:
         no_such(root)
         error = refused(create, root, "a")
         assert error.name == MOUNT_FAILED
-        assert str(pin) in error.message  # what to look at
+        assert str(daemon.holder / "a") in error.message  # what to look at
         create(root, "b")
         daemon.restart()
         no_such(root)
@@ -220,7 +220,7 @@ class TestCovered:
         ):
             error = refused(ask)
             assert error.name == STALE
-            assert str(pin) in error.message
+            assert str(daemon.holder / "a") in error.message
         assert refused(create, root, "a").name == EXISTS
         daemon.restart()
         assert root.get(path_of("a"), NAMESPACE, "State") == "stale"
@@ -260,7 +260,7 @@ class TestMoved:
         try:
             no_such(root)
         finally:
-            command("umount", elsewhere)
+            command(*beside(pin, "umount", elsewhere))
 
 
 class TestTheLastProcess:

@@ -84,8 +84,7 @@ class TestLives:
             assert (made.name, made.owner, made.propagation) == ("a", 1000, "slave")
             assert (made.description, made.labels, made.state) == ("build", {"k": "v"}, State.ACTIVE)
             assert before <= made.created_usec <= time.time_ns() // 1000
-            assert made.path == str(ground.pins / "a")
-            assert os.stat(made.path).st_ino == made.inode
+            assert os.stat(made.path).st_ino == os.stat(ground.pins / "a").st_ino == made.inode
             assert registry.all() == [made]
             assert registry.get("a") == registry.find("a") == registry.with_inode(made.inode) == made
             assert await registry.destroy(made, PLAIN) == []

@@ -26,18 +26,19 @@ from support.contract import (
     wait_until,
 )
 from support.daemon import Daemon
+from support.hidden import command
 
 pytestmark = pytest.mark.usefixtures("daemon")
 
 
 def mount(*arguments: str | Path) -> None:
     """mount(8)."""
-    subprocess.run(["mount", *arguments], check=True, timeout=10)
+    subprocess.run(command("mount", *arguments), check=True, timeout=10)
 
 
 def umount(*arguments: str | Path) -> None:
     """umount(8)."""
-    subprocess.run(["umount", *arguments], check=True, timeout=10)
+    subprocess.run(command("umount", *arguments), check=True, timeout=10)
 
 
 def pin_by_hand(daemon: Daemon, source: str, name: str) -> None:
@@ -50,7 +51,7 @@ def pin_by_hand(daemon: Daemon, source: str, name: str) -> None:
     def bind() -> bool:
         target.touch()
         return not subprocess.run(
-            ["mount", "--bind", daemon.pins / source, target], check=False, stderr=subprocess.DEVNULL
+            command("mount", "--bind", daemon.pins / source, target), check=False, stderr=subprocess.DEVNULL
         ).returncode
 
     wait_until(bind)

@@ -5,7 +5,7 @@ import ctypes
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -63,9 +63,12 @@ def postrm(action: str, *wrapper: str) -> str:
 
 
 @contextmanager
-def inside(name: str, script: str = "exec sleep 100") -> Iterator["subprocess.Popen[str]"]:
-    """A process in a pinned namespace that has begun."""
-    with running("nsenter", f"--mount={RUNTIME}/ns/{name}", "sh", "-c", f"echo; {script}") as process:
+def inside(
+    name: str, script: str = "exec sleep 100", way: Sequence[str] = ()
+) -> Iterator["subprocess.Popen[str]"]:
+    """A process in a pinned namespace that has begun.  Arguments: way: to the holder."""
+    command = [*way, "nsenter", f"--mount={RUNTIME}/ns/{name}", "sh", "-c", f"echo; {script}"]
+    with running(*command) as process:
         assert process.stdout
         assert process.stdout.readline() == "\n"
         yield process
@@ -117,6 +120,25 @@ def test_removed_and_purged(*, shared: bool) -> None:
         nothing_is_left()
 
     apart(story, shared=shared)
+
+
+def test_a_hidden_holder() -> None:
+    """Its pins are told of, and who is inside is ended, as with a visible one."""
+
+    def story() -> None:
+        system()
+        with closing(Holder.ensure(str(RUNTIME), hide=True)) as holder:
+            for name in ("b", "a"):
+                pinned(holder, name)
+        with inside("a", way=("nsenter", f"--mount={RUNTIME}/ns/.anchor")) as process:
+            assert postrm("remove").splitlines()[1:] == ["  a", "  b"]
+            assert process.poll() is None
+            assert len(mounted_at(RUNTIME / "ns/.anchor")) == 1
+            assert postrm("purge") == ""
+            assert process.wait(5) == -15
+        nothing_is_left()
+
+    apart(story)
 
 
 def test_who_does_not_listen_is_killed() -> None:

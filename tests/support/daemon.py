@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import leaks
+from . import hidden, leaks
 from .buses import PrivateBus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ class Daemon:
     Arguments: bus: where it shall live; directory: an existing directory of its own; config: text of
         mountnsd.toml; env: more environment; arguments: more of the command line.
 
-    Attributes: runtime, configuration, vendor: its directories; pins: the holder; process.
+    Attributes: runtime, configuration, vendor: its directories; holder: the visible one; process.
     """
 
     def __init__(
@@ -52,8 +52,10 @@ class Daemon:
         self.runtime = directory / "run"
         self.configuration = directory / "etc"
         self.vendor = directory / "vendor"
-        self.pins = self.runtime / "ns"
+        self.holder = self.runtime / "ns"
         self.configuration.mkdir(parents=True, exist_ok=True)
+        if hidden.HIDE and "holder" not in config:
+            config += '\nholder = "hidden"\n'
         if config:
             (self.configuration / "mountnsd.toml").write_text(config)
         self._env = dict(env or {})
@@ -61,6 +63,11 @@ class Daemon:
         self._log = directory / "mountnsd.log"
         self._notify = directory / "notify"
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pins(self) -> Path:
+        """The directory of the pins: the holder, or where one that is hidden can be looked at."""
+        return hidden.shown(self.holder)
 
     @property
     def pid(self) -> int:
@@ -199,10 +206,13 @@ class Daemon:
             self.stop()
         for pid in leaks.processes_in(self.pinned()):
             leaks.end(pid)
+        hidden.close(self.holder)
         below = leaks.mounts_below(self.directory)
-        at = [mount for mount in below if mount.point == str(self.pins)]
+        at = [mount for mount in below if mount.point == str(self.holder)]
         ours = [mount for mount in at if mount.source == "mountnsd" or mount.root.endswith("/run/ns")]
-        pins = [mount for mount in below if mount.fstype == "nsfs" and Path(mount.point).parent == self.pins]
+        pins = [
+            mount for mount in below if mount.fstype == "nsfs" and Path(mount.point).parent == self.holder
+        ]
         stray = [mount for mount in below if mount not in ours and mount not in pins]
         for mount in reversed(below):
             leaks.detach(mount)

@@ -28,7 +28,7 @@ from mountnsd.mountinfo import Mount
 from mountnsd.named import Limits
 from mountnsd.registry import Registry
 
-from . import leaks
+from . import hidden, leaks
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -121,9 +121,18 @@ class Ground:
 
     def __init__(self, directory: Path, limits: Limits | None = None) -> None:
         self.runtime = directory / "run"
-        self.pins = self.runtime / "ns"
         self.limits = limits or Limits()
         self._registry: Registry | None = None
+
+    @property
+    def holder(self) -> Path:
+        """The visible holder."""
+        return self.runtime / "ns"
+
+    @property
+    def pins(self) -> Path:
+        """The directory of the pins: the holder, or where one that is hidden can be looked at."""
+        return hidden.shown(self.holder)
 
     @property
     def registry(self) -> Registry:
@@ -134,9 +143,12 @@ class Ground:
     def start(self) -> Registry:
         """A registry as a daemon's start makes it."""
         assert self._registry is None
-        holder = Holder.ensure(str(self.runtime))
+        holder = Holder.ensure(str(self.runtime), hide=hidden.HIDE)
         self._registry = Registry(holder, MetadataStore(str(self.runtime)), self.limits)
         self._registry.recover()
+        assert (
+            self.pins.exists()
+        )  # from now on what is done by hand to a path of a pin is done where the holder is
         return self._registry
 
     def stop(self) -> None:
@@ -158,7 +170,9 @@ class Ground:
         """Take down holder and pins, whatever lies over them, and end who is inside."""
         self.stop()
         below = leaks.mounts_below(self.runtime)
-        inodes = {int(mount.root[5:-1]) for mount in below if mount.root.startswith("mnt:[")}
+        pins = leaks.mounts_below(self.pins)
+        hidden.close(self.holder)
+        inodes = {int(mount.root[5:-1]) for mount in pins if mount.root.startswith("mnt:[")}
         for pid in leaks.processes_in(inodes):
             if pid != os.getpid():
                 leaks.end(pid)
@@ -207,9 +221,7 @@ def resident(
 
 def run(*command: str | Path) -> str:
     """Run a command that must succeed; gives its output.  Raises: AssertionError with what it said."""
-    result = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=30, check=False
-    )
+    result = subprocess.run(hidden.command(*command), capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0, f"{command}: {result.stderr}"
     return result.stdout
 

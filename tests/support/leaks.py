@@ -7,9 +7,12 @@ Everything is read from /proc, so that the code under test has no say in it.
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import hidden
 
 _PR_SET_CHILD_SUBREAPER = 36
 _MNT_DETACH = 2
@@ -36,8 +39,12 @@ def _unescape(field: bytes) -> str:
 
 def mounts(pid: int | str = "self") -> list[MountPoint]:
     """Every mount that a process sees, in the kernel's order."""
+    return _parsed(Path(f"/proc/{pid}/mountinfo").read_bytes())
+
+
+def _parsed(table: bytes) -> list[MountPoint]:
     found = []
-    for line in Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines():
+    for line in table.splitlines():
         before, _, after = line.partition(b" - ")
         fields, tail = before.split(b" "), after.split(b" ")
         root, point = _unescape(fields[3]), _unescape(fields[4])
@@ -48,9 +55,15 @@ def mounts(pid: int | str = "self") -> list[MountPoint]:
 
 
 def mounts_below(directory: Path | str) -> list[MountPoint]:
-    """Every mount at or below a directory."""
-    prefix = str(Path(directory).resolve())
-    return [mount for mount in mounts() if mount.point == prefix or mount.point.startswith(prefix + "/")]
+    """Every mount at or below a directory, which may be of a hidden holder."""
+    own = hidden.own_path(directory)
+    if own is None:
+        prefix, table = str(Path(directory).resolve()), mounts()
+    else:
+        prefix = str(own[1])
+        command = hidden.beside(directory, "cat", "/proc/self/mountinfo")
+        table = _parsed(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=30).stdout)
+    return [mount for mount in table if mount.point == prefix or mount.point.startswith(prefix + "/")]
 
 
 def detach(mount: MountPoint) -> None:

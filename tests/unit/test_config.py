@@ -24,8 +24,9 @@ def test_without_a_file_everything_has_its_default(tmp_path: Path) -> None:
 def test_everything_can_be_set(tmp_path: Path) -> None:
     (tmp_path / "mountnsd.toml").write_text(
         "# comment\nmax_namespaces = 10\nmax_namespaces_per_user = 0\nidle_timeout_sec = 60\n"
+        'holder = "hidden"\n'
     )
-    assert config.load(tmp_path) == Config(10, 0, 60)
+    assert config.load(tmp_path) == Config(10, 0, 60, "hidden")
 
 
 def test_the_last_drop_in_has_its_way(tmp_path: Path) -> None:
@@ -50,6 +51,9 @@ def test_the_last_drop_in_has_its_way(tmp_path: Path) -> None:
         ("max_namespaces = 100001", "max_namespaces"),
         ("max_namespaces_per_user = -1", "max_namespaces_per_user"),
         ("idle_timeout_sec = []", "idle_timeout_sec"),
+        ('holder = "elsewhere"', 'holder is "host" or "hidden"'),
+        ("holder = 1", "holder"),
+        ('holder = ["host"]', "holder"),
         ("idle_timeout_sec = 99999999999999999999", "idle_timeout_sec"),
         ("max_namespaces = 1\nidle_timeout_sec = = 2", "line 2"),
         ("max_namespaces = 1\n\nmax_namespaces = 2", "line 3"),

@@ -182,12 +182,18 @@ def test_the_rule_is_the_same_everywhere() -> None:
 
 def test_settings() -> None:
     said = terms(section(SETTINGS, "SETTINGS"))
-    assert list(said) == list(config._RANGES)
+    assert list(said) == [*config._RANGES, *config._CHOICES]
     defaults = config.Config()
     for key, text in said.items():
-        low, high = config._RANGES[key]
-        assert f"from {low} to {high}" in " ".join(text.split())
-        assert f"The default is {getattr(defaults, key)}." in " ".join(text.split())
+        words = " ".join(text.split())
+        default = getattr(defaults, key)
+        if key in config._RANGES:
+            low, high = config._RANGES[key]
+            assert f"from {low} to {high}" in words
+            assert f"The default is {default}." in words
+        else:
+            assert all(f'`"{choice}"`' in words for choice in config._CHOICES[key])
+            assert f'The default is `"{default}"`.' in words
 
 
 def test_settings_of_the_example(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mountnsd import daemon as real
 from mountnsd import notice, service
+from support import hidden
 
 from .seccomp import install, listen
 from .step import PASSED_OVER, Reader, Step
@@ -33,6 +34,9 @@ class Daemon:
     def __init__(self, place: Path, address: str, *arguments: str) -> None:
         self.runtime = place / "mountnsd"
         self.configuration = place / "etc"
+        self.configuration.mkdir(exist_ok=True)
+        if hidden.HIDE:
+            (self.configuration / "mountnsd.toml").write_text('holder = "hidden"\n')
         self._place = place
         self._log = place / "log"
         self._address = address

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from support import leaks
+from support import hidden, leaks
 
 from .world import BEFORE, World, eventually
 
@@ -189,6 +189,7 @@ def _end_again(world: World, state: str) -> None:
 def _torn_down(world: World) -> None:
     """As before the first start."""
     world.daemon.stop()
+    hidden.close(world.daemon.runtime / "ns")
     for mount in reversed(leaks.mounts_below(world.daemon.runtime)):
         leaks.detach(mount)
     shutil.rmtree(world.daemon.runtime, ignore_errors=True)
@@ -202,8 +203,7 @@ def _cut_short(world: World) -> None:
     world.create("cut")
     (world.metadata / "cut.json").rename(world.metadata / ".cut.json.new")
     world.create("lost")
-    (mount,) = leaks.mounts_below(world.pins / "lost")
-    leaks.detach(mount)
+    world.unpin("lost")
     (world.pins / "lost").unlink()
     (world.pins / "left").touch()
     (world.metadata / ".prepared.json.new").touch(0o600)
@@ -218,8 +218,7 @@ def _started(world: World, acknowledged: bool) -> str:
 
 def _unpinned(world: World) -> None:
     _old(world)
-    (mount,) = leaks.mounts_below(world.pins / OLD)
-    leaks.detach(mount)
+    world.unpin(OLD)
 
 
 def _noticed(world: World, acknowledged: bool) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import leaks
+from support import hidden, leaks
 from support.buses import PrivateBus
 from support.client import MANAGER, Client, DBusError, Signals
 from support.client import PATH as MANAGER_PATH
@@ -73,7 +73,6 @@ class World:
         self.daemon = Daemon(PLACE, self.bus.address, f"--launcher={launcher}")
         self.declared = self.daemon.configuration / "namespaces"
         self.declared.mkdir(parents=True, exist_ok=True)
-        self.pins = self.daemon.runtime / "ns"
         self.metadata = self.daemon.runtime / "meta"
         self.records = self.daemon.runtime / "entered"
         self._launcher = launcher
@@ -84,6 +83,16 @@ class World:
         self.keeps = True  # a namespace from before
         self.refused = False  # whether a daemon that runs has said no
         self.impatient = False  # whether a call that is not answered at once is helped on
+
+    @property
+    def pins(self) -> Path:
+        """Where the pins can be looked at."""
+        return hidden.shown(self.daemon.runtime / "ns")
+
+    def unpin(self, name: str) -> None:
+        """Unmount a pin by hand."""
+        command = hidden.command("umount", "--lazy", self.pins / name)
+        subprocess.run(command, check=True, timeout=30)
 
     def __enter__(self) -> "World":
         self.bus.start()
