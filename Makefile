@@ -178,10 +178,10 @@ install: man ## install into $(DESTDIR)$(PREFIX)
 	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/ctl mountnsd/ctl/*.py
 	install -m 644 -t $(DESTDIR)$(LIBDIR)/mountnsd/interfaces dbus/*.xml
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR)
-	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
-		'from mountnsd.daemon import program' 'program()' > $(DESTDIR)$(SBINDIR)/mountnsd
-	printf '%s\n' '#!$(PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
-		'from mountnsd.ctl.main import main' 'sys.exit(main())' > $(DESTDIR)$(BINDIR)/mountnsctl
+	printf '%s\n' '#!$(PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
+		'from mountnsd.__main__ import program' 'program()' > $(DESTDIR)$(SBINDIR)/mountnsd
+	printf '%s\n' '#!$(PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(LIBDIR)")' \
+		'from mountnsd.ctl.main import program' 'program()' > $(DESTDIR)$(BINDIR)/mountnsctl
 	chmod 755 $(DESTDIR)$(SBINDIR)/mountnsd $(DESTDIR)$(BINDIR)/mountnsctl
 	install -D -m 644 dbus/org.mountnsd1.conf $(DESTDIR)$(POLICYDIR)/org.mountnsd1.conf
 	install -D -m 644 dbus/org.mountnsd1.service.in $(DESTDIR)$(SERVICEDIR)/org.mountnsd1.service

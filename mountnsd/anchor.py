@@ -45,6 +45,7 @@ class Anchored(Place):
             root, mounts: descriptors of / and of mountinfo, opened there.
         """
         super().__init__(inner.path, inner.directory)
+        self.pins = f"/proc/{os.getpid()}/fd/{inner.directory}"
         self.visible = visible
         self._inode = inode
         self._root = root
@@ -64,17 +65,18 @@ class Anchored(Place):
 
     def inside(self, work: Callable[[], T]) -> T:
         """Do something there, in a helper thread.  Raises what it raises; OSError ESTALE where the anchor is gone."""
-        return self.with_namespace(lambda fd: helper.run_blocking(namespace.inside(fd, work)))
+        anchor = self.open_namespace()
+        try:
+            return helper.run_blocking(namespace.inside(anchor, work))
+        finally:
+            syscalls.close(anchor)
 
-    def with_namespace(self, work: Callable[[int], T]) -> T:
-        """As there.  Raises: what it raises; OSError ESTALE where the anchor is gone."""
+    def open_namespace(self) -> int:
+        """A descriptor of the hidden namespace, by the anchor.  Raises OSError: ESTALE where that is gone."""
         fd = open_pin(self.visible.directory, NAME, self._inode)
         if fd is None:
             raise OSError(errno.ESTALE, "the anchor of the holder is gone", self.visible.pin_path(NAME))
-        try:
-            return work(fd)
-        finally:
-            syscalls.close(fd)
+        return fd
 
     def mountinfo(self) -> str:
         """The mounts there.  Raises OSError."""
@@ -89,10 +91,6 @@ class Anchored(Place):
             for fd in here:
                 syscalls.close(fd)
             raise
-
-    def pin_path(self, name: str) -> str:
-        """A path of a pin, which leads there through a descriptor of this process."""
-        return f"/proc/{os.getpid()}/fd/{self.directory}/{name}"
 
     def command(self, text: str) -> str:
         """A command for a shell, so that it works there."""

@@ -17,16 +17,20 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, Self
 
-from dbus_next import Message, MessageFlag, MessageType, Variant
-from dbus_next._private.marshaller import Marshaller
-from dbus_next._private.unmarshaller import Unmarshaller
-from dbus_next.signature import SignatureTree
-
-from mountnsd import errors, frames, refusal, stream
+from mountnsd import errors, frames, packages, refusal, stream
 from mountnsd.descriptors import Descriptors
 from mountnsd.frames import Frame
 from mountnsd.reading import Reading
 from mountnsd.ready import Ready, fill
+
+# Without its connections, services and proxies, and so without GLib and an XML parser.
+packages.open_up("dbus_next")
+import dbus_next.errors  # noqa: E402, F401 - the first: the others import each other
+from dbus_next._private.marshaller import Marshaller  # noqa: E402
+from dbus_next._private.unmarshaller import Unmarshaller  # noqa: E402
+from dbus_next.constants import MessageFlag, MessageType  # noqa: E402
+from dbus_next.message import Message  # noqa: E402
+from dbus_next.signature import SignatureTree, Variant  # noqa: E402
 
 __all__ = ["Bus", "Call", "CallError", "Disconnected", "Variant"]
 
@@ -141,7 +145,11 @@ def _tree(signature: str) -> SignatureTree:
 
 def marshal(signature: str, *values: Any) -> bytes:
     """Values as they would stand at the beginning of a body."""
-    return bytes(Marshaller(signature, list(values)).marshall())
+    marshaller = Marshaller(signature, list(values))
+    try:
+        return bytes(marshaller.marshall())
+    finally:
+        marshaller.writers.clear()  # methods of its own: they would keep it until garbage is collected
 
 
 def _decode(frame: Frame, trusted: bool) -> list[Any]:

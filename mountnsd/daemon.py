@@ -257,7 +257,12 @@ def _in_first_namespace() -> bool:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="mountnsd", description="Keep mount namespaces alive under a name.")
+    parser = argparse.ArgumentParser(
+        prog="mountnsd",
+        description="Keep mount namespaces alive under a name.",
+        # To ask how wide the terminal is would load shutil with all its compressors, at each start.
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),
+    )
     parser.add_argument("--version", action="version", version=f"mountnsd {mountnsd.__version__}")
     parser.add_argument(
         "--runtime-directory",

@@ -3,15 +3,19 @@
 
 What is collected may log and import, and Python collects in whatever thread makes garbage: that may be one that is
 inside a namespace.  So it does not collect by itself in the daemon, and this does instead: what is young with the
-calls that come, and all of it a while later.  While nobody calls nothing is done.
+calls that come, and all of it a while later.  What an answer took besides goes back to the system then, too.  While
+nobody calls nothing is done.
 
-Source: the documentation of Python's module gc.
+Sources: the documentation of Python's module gc; malloc_trim(3).
 """
 
 import asyncio
+import ctypes
 import gc
 
 _LATER = 5.0  # seconds
+
+_libc = ctypes.CDLL(None)
 
 
 def take_over() -> None:
@@ -25,6 +29,7 @@ class Collector:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._frozen = False
 
     def close(self) -> None:
         """Collect no more."""
@@ -37,9 +42,18 @@ class Collector:
         most_young, most_middle, _ = gc.get_threshold()
         if young > most_young:
             gc.collect(1 if middle > most_middle else 0)
+        self.collect_later()
+
+    def collect_later(self) -> None:
+        """Collect all in a while."""
         if self._timer is None:
             self._timer = self._loop.call_later(_LATER, self._collect_all)
 
     def _collect_all(self) -> None:
         self._timer = None
         gc.collect()
+        if not self._frozen:  # what was imported stays, and need not be looked through each time
+            self._frozen = True
+            gc.freeze()
+        if hasattr(_libc, "malloc_trim"):  # the GNU C library
+            _libc.malloc_trim(0)

@@ -118,14 +118,16 @@ class Holder:
     def follow(self) -> None:
         """Have the kernel tell of changes one by one from now on, where it can; else everything is read, each time.
 
-        To be called once, before the first survey.
+        To be called once, before the first survey.  Raises OSError.
         """
+        namespace = self.place.open_namespace()
         try:
             self._names = DirectoryWatch(self._fd)
-            source = self.place.with_namespace(lambda namespace: ByEvents(namespace, self._fd))
-            self._inventory = Inventory(source)
+            self._inventory = Inventory(ByEvents(namespace, self._fd))
         except OSError as error:
             log.debug("All mounts are read after each change of one: %s", error)
+        finally:
+            syscalls.close(namespace)
 
     def host(self, proc: int | None = None) -> Host:
         """What namespace.make needs to know of the host.  The caller closes it with `close_host`.

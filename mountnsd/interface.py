@@ -5,7 +5,7 @@ Source: D-Bus specification, "Introspection Data Format".
 """
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 PEER = "org.freedesktop.DBus.Peer"
@@ -16,6 +16,7 @@ MANAGER = "org.mountnsd1.Manager"
 NAMESPACE = "org.mountnsd1.Namespace"
 ALL = (PEER, INTROSPECTABLE, PROPERTIES, OBJECT_MANAGER, MANAGER, NAMESPACE)
 
+_FILES = Path(__file__).with_name("interfaces")
 _DOCTYPE = (
     '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
     ' "http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">\n'
@@ -43,7 +44,7 @@ class Interface:
 
 def load(name: str) -> Interface:
     """Read the interface `name` from its file.  The files are part of the program: a fault in one is fatal."""
-    text = (files("mountnsd") / "interfaces" / f"{name}.xml").read_text("utf-8")
+    text = (_FILES / f"{name}.xml").read_text("utf-8")
     element = ET.fromstring(text).find("interface")  # noqa: S314 - our own file
     if element is None or element.get("name") != name:
         raise ValueError(f"{name}.xml does not describe {name}")

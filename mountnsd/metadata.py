@@ -16,8 +16,9 @@ import fcntl
 import json
 import logging
 import os
+import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mountnsd import names, rootfile, syscalls
@@ -195,7 +196,7 @@ def _decode(text: bytes) -> Metadata:
     for words in (metadata.propagation, metadata.description, *labels, *labels.values()):
         if "\0" in words.encode().decode():  # half a character is a ValueError, too
             raise ValueError("a text that no message can carry")
-    return metadata
+    return replace(metadata, propagation=sys.intern(metadata.propagation))  # one for all
 
 
 def _is_dying(lock: int) -> bool:

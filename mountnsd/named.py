@@ -4,7 +4,7 @@
 Out of scope: how it comes to be and ends (registry.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +13,7 @@ from typing import Self
 from mountnsd.metadata import Metadata
 
 Key = tuple[str, int]  # name, generation
+NO_LABELS: Mapping[str, str] = {}
 
 
 class State(StrEnum):
@@ -22,36 +23,41 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A named mount namespace, as it was seen last."""
+    """A named mount namespace, as it was seen last.  There are thousands: what several have alike they share."""
 
     name: str
-    path: str  # of the pin
+    holder: str  # a path of the directory of the pin
     inode: int
     id: int
     owner: int
     created_usec: int
     propagation: str
     description: str
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     generation: int = field(compare=False)  # one more for each that this daemon has taken in
     state: State = State.ACTIVE
 
     @classmethod
-    def described(cls, name: str, path: str, metadata: Metadata, generation: int, state: State) -> Self:
+    def described(cls, name: str, holder: str, metadata: Metadata, generation: int, state: State) -> Self:
         """The one that its metadata is about."""
         return cls(
             name=name,
-            path=path,
+            holder=holder,
             inode=metadata.inode,
             id=metadata.id,
             owner=metadata.owner,
             created_usec=metadata.created_usec,
             propagation=metadata.propagation,
             description=metadata.description,
-            labels=metadata.labels,
+            labels=metadata.labels or NO_LABELS,
             generation=generation,
             state=state,
         )
+
+    @property
+    def path(self) -> str:
+        """The path of the pin."""
+        return f"{self.holder}/{self.name}"
 
     @property
     def key(self) -> Key:

@@ -24,15 +24,16 @@ _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 class Place:
     """The holder, in our mount namespace.
 
-    Attributes: path: of the holder, as mountinfo spells it; directory: descriptor of it, ours until `close`;
-        mount_id: of the holder's mount; hidden: whether others do not see what is mounted there.
+    Attributes: path: of the holder, as mountinfo spells it; pins: a path of it at which nsenter(1) and mount(8) find
+        pins; directory: descriptor of it, ours until `close`; mount_id: of the holder's mount; hidden: whether others
+        do not see what is mounted there.
     """
 
     hidden = False
 
     def __init__(self, path: str, directory: int) -> None:
         """Take over `directory`.  Raises OSError."""
-        self.path = path
+        self.path = self.pins = path
         self.directory = directory
         self.mount_id = mountinfo.id_of(directory)
 
@@ -49,20 +50,17 @@ class Place:
         """Do something in the mount namespace that the holder is in.  Raises what it raises."""
         return work()
 
-    def with_namespace(self, work: Callable[[int], T]) -> T:
-        """Do something with a descriptor of that mount namespace, which is closed then.
-
-        Raises: what it raises; OSError.
-        """
-        own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return work(own)
-        finally:
-            syscalls.close(own)
+    def open_namespace(self) -> int:
+        """A descriptor of that mount namespace, for the caller to close.  Raises OSError."""
+        return os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def number(self) -> int:
         """The kernel's id of that mount namespace, 0 where it has none.  Raises OSError."""
-        return self.with_namespace(syscalls.mntns_id)
+        namespace = self.open_namespace()
+        try:
+            return syscalls.mntns_id(namespace)
+        finally:
+            syscalls.close(namespace)
 
     def mountinfo(self) -> str:
         """The mounts of that mount namespace.  Raises OSError."""
@@ -74,7 +72,7 @@ class Place:
 
     def pin_path(self, name: str) -> str:
         """A path of a pin at which nsenter(1) and mount(8) find it."""
-        return f"{self.path}/{name}"
+        return f"{self.pins}/{name}"
 
     def command(self, text: str) -> str:
         """A command for a shell, so that it works where the holder is."""

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import secrets
 from dataclasses import asdict, dataclass, fields, replace
 
 from mountnsd import names, rootfile, syscalls
@@ -69,7 +68,7 @@ class Records:
     def write(self, origin: Origin) -> str:
         """Keep `origin`; returns its number.  Raises OSError (ENOSPC)."""
         self._fd = rootfile.current_directory(self._path, self._fd)
-        number = secrets.token_hex(8)
+        number = os.urandom(8).hex()
         self._write(number, origin)
         return number
 

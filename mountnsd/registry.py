@@ -395,7 +395,7 @@ class Registry:
         return Metadata(inode=pin.inode, id=number)
 
     def _namespace(self, name: str, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
-        return Namespace.described(name, self.holder.pin_path(name), metadata, next(self._generations), state)
+        return Namespace.described(name, self.holder.place.pins, metadata, next(self._generations), state)
 
     @asynccontextmanager
     async def _reserved(self, name: str) -> AsyncIterator[None]:

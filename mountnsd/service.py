@@ -95,6 +95,7 @@ class Service:
     def start(self) -> None:
         """Take calls."""
         self._bus.handler = self._begin
+        self._garbage.collect_later()
 
     @property
     def busy(self) -> bool:

@@ -22,6 +22,7 @@ from mountnsd.registry import Registry
 
 FEATURES = ("declared", "enter", "from", "mounts", "propagation")
 _AT_ONCE = 64  # objects that are marshalled before somebody else has a turn
+_KEPT = 60.0  # seconds, for which what was marshalled of objects is kept: it takes as much again as all else of them
 _COMMON = (PEER, INTROSPECTABLE, PROPERTIES)
 _MACHINE_ID = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
@@ -53,6 +54,7 @@ class Standard:
         self._registry = registry
         self._interfaces = interfaces
         self._objects: dict[str, tuple[Namespace, bytes]] = {}  # by name: an entry of GetManagedObjects
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def entries(self) -> dict[tuple[str, str], Entry]:
         """This part of the dispatch table."""
@@ -170,9 +172,10 @@ class Standard:
         raise PropertyReadOnly(f"The property {key} cannot be set.")
 
     def _get_managed_objects(self, request: Request) -> Plan:  # noqa: ARG002 - takes no argument
-        """What was marshalled of a namespace is kept: it never changes, another state is another `Namespace`."""
+        """What was marshalled of a namespace is kept: it never changes, and another state is another `Namespace`."""
 
         async def run() -> Answer:
+            self._forget_later()
             there = self._registry.all()
             self._objects = {found.name: kept for found in there if (kept := self._kept(found)) is not None}
             for number, found in enumerate(there):
@@ -182,6 +185,15 @@ class Standard:
             return Answer(Ready(lambda: map(self._object, self._registry.all())))
 
         return Plan(run)
+
+    def _forget_later(self) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(_KEPT, self._objects_forgotten)
+
+    def _objects_forgotten(self) -> None:
+        self._forgetting = None
+        self._objects = {}
 
     def _kept(self, found: Namespace) -> tuple[Namespace, bytes] | None:
         kept = self._objects.get(found.name)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from types import TracebackType
 from typing import Self
 
@@ -56,6 +55,8 @@ class Agent:
     ) -> None:
         if not self._pid:
             return
+        import signal
+
         os.kill(self._pid, signal.SIGTERM)
         os.waitpid(self._pid, 0)
         self._pid = 0
@@ -64,6 +65,7 @@ class Agent:
 def _die_with_parent(parent: int) -> None:
     """Have the kernel end this process with its parent, prctl(2)."""
     import ctypes
+    import signal
 
     from mountnsd.syscalls import PR_SET_PDEATHSIG
 

@@ -13,18 +13,21 @@ import time
 from collections import deque
 from contextlib import nullcontext, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageFlag, MessageType, new_method_call
 from jeepney.auth import BEGIN, Authenticator
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
-from mountnsd.ctl.bridge import Bridge
 from mountnsd.ctl.exits import Exits
 from mountnsd.ctl.parser import Parser
 from mountnsd.ctl.problem import FAILURE, Problem
 from mountnsd.ctl.progress import Progress
+
+if TYPE_CHECKING:
+    from mountnsd.ctl.bridge import Bridge
+    from mountnsd.ctl.options import Arguments
 
 NAME = "org.mountnsd1"
 PATH = "/org/mountnsd1"
@@ -56,6 +59,15 @@ class CallProblem(Problem):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message, FAILURE)
         self.name = name
+
+
+def bridge_of(arguments: Arguments) -> Bridge | None:
+    """The way to the bus that a command line means, None for that of this host, at no cost.  Raises: Problem."""
+    if not arguments.remote:
+        return None
+    from mountnsd.ctl.bridge import bridge_for
+
+    return bridge_for(arguments)
 
 
 class Connection:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 
-from mountnsd import syscalls
+from mountnsd import packages, syscalls
 from mountnsd.ctl import capabilities, text
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.problem import FAILURE, NOT_EXECUTABLE, NOT_FOUND, Problem
@@ -149,6 +149,7 @@ def _unseen(name: str, runtime_directory: str, root: bool, effective: int) -> st
 
 
 def _ask(arguments: Arguments, name: str) -> int:
+    packages.find()
     from mountnsd.ctl.agent import Agent
     from mountnsd.ctl.connection import Connection
 

@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 from jeepney import HeaderFields, Message
 
 from mountnsd.ctl import text
-from mountnsd.ctl.bridge import bridge_for
-from mountnsd.ctl.connection import MANAGER, NAME, NAMESPACE, PATH, Connection
+from mountnsd.ctl.connection import MANAGER, NAME, NAMESPACE, PATH, Connection, bridge_of
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.output import Output
 from mountnsd.ctl.values import key_of
@@ -38,7 +37,7 @@ def run(arguments: Arguments) -> int:
     """Show events until SIGINT or SIGTERM; returns the exit status.  Raises: Problem when the bus hangs up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Connection(arguments.ask_password, bridge_for(arguments)) as connection:
+        with Connection(arguments.ask_password, bridge_of(arguments)) as connection:
             _monitor(connection, Output(arguments))
     except KeyboardInterrupt:
         return 0

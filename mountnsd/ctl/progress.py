@@ -7,12 +7,15 @@ On standard error, and only where that is a terminal that can erase a line.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from mountnsd.ctl import text
+
+if TYPE_CHECKING:
+    import threading
 
 _FIRST_SECONDS = 1.0
 _NEXT_SECONDS = 1.0
@@ -36,6 +39,8 @@ class Progress:
         if not self._shows:
             yield
             return
+        import threading
+
         self._start = self._start or time.monotonic()
         done = threading.Event()
         thread = threading.Thread(target=_show, args=(doing, self._start, done), daemon=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 from mountnsd.ctl import values
 from mountnsd.ctl.agent import Agent
-from mountnsd.ctl.bridge import bridge_for
-from mountnsd.ctl.connection import CallProblem, Connection
+from mountnsd.ctl.connection import CallProblem, Connection, bridge_of
 from mountnsd.ctl.options import Arguments
 from mountnsd.ctl.output import Output
 from mountnsd.ctl.progress import Progress
@@ -24,7 +23,7 @@ def run(arguments: Arguments) -> int:
     work = _work(arguments.verb)
     output = Output(arguments)
     progress = Progress(not arguments.quiet)
-    with Connection(arguments.ask_password, bridge_for(arguments), progress) as connection:
+    with Connection(arguments.ask_password, bridge_of(arguments), progress) as connection:
         return work(connection, arguments, output)
 
 

@@ -285,8 +285,7 @@ def compared(runtime: Path, how: str, seed: int) -> None:
         told += [hands.do() for _ in range(chance.choice((1, 1, 1, 2, 5)))]
         known.take(holder.changes() or holder.survey())
         known.leftovers = {name for name in known.leftovers if holder.occupied(name)}
-        place = Place(holder.path, os.dup(holder._fd))
-        fresh = Holder(str(runtime), place, hide=False)
+        fresh = Holder(str(runtime), Place(holder.path, os.dup(holder.place.directory)), hide=False)
         truth = Known()
         truth.take(fresh.survey())
         fresh.close()

@@ -52,6 +52,14 @@ def one_error(said: str) -> str:
     return errors[0]
 
 
+def test_it_loads_no_library_that_it_does_not_use(daemon: Daemon) -> None:
+    """Also what the libraries of others would bring along: each is memory, and code in a root daemon."""
+    maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+    assert "libsystemd" in maps
+    for library in ("libssl", "libcrypto", "libglib", "libgirepository", "_bz2", "_hashlib"):
+        assert library not in maps, library
+
+
 class TestRefused:
     """It does not start, and says why."""
 

@@ -26,8 +26,8 @@ class Exec:
         self.run = directory / "run"
         self.program = directory / "mountnsctl"
         self.program.write_text(
-            f"#!{sys.executable} -I\nimport sys\nsys.path.insert(0, {str(program)!r})\n"
-            "from mountnsd.ctl.main import main\nsys.exit(main())\n"
+            f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(program)!r})\n"
+            "from mountnsd.ctl.main import program\nprogram()\n"
         )
         self.program.chmod(0o755)
 

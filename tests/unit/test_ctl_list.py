@@ -3,7 +3,10 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,28 @@ from mountnsd.ctl.listing import ordered
 from mountnsd.ctl.options import SORT_KEYS
 from mountnsd.ctl.problem import Problem
 
+REPOSITORY = Path(__file__).parents[2]
+# What `list` can do without, besides what comes with these.
+HEAVY = (
+    "argparse",
+    "asyncio",
+    "ctypes",
+    "dataclasses",
+    "jeepney.io.asyncio",
+    "jeepney.io.threading",
+    "json",
+    "locale",
+    "logging",
+    "mountnsd.ctl.bridge",
+    "pathlib",
+    "signal",
+    "subprocess",
+    "sysconfig",
+    "tempfile",
+    "threading",
+    "tomllib",
+    "unicodedata",
+)
 KEYS = st.sampled_from([*SORT_KEYS, *(f"-{key}" for key in SORT_KEYS)])
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -167,3 +192,25 @@ def test_age(monkeypatch: pytest.MonkeyPatch, seconds: int, shown: str) -> None:
     assert values.age(2_000_000_000 * 10**6) == shown
     assert values.age(0) == ""  # not known
     assert values.age(9_000_000_000 * 10**6) == ""  # to come
+
+
+def test_imports_little() -> None:
+    """Half of the time that a list takes is that of its imports: without a bus they are the same."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); before = set(sys.modules)\n"
+        "from mountnsd.ctl import main\n"
+        "assert main.main(['list', '--no-pager']) == 1\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        env={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere/bus"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = result.stdout.split()
+    assert "Is D-Bus running?" in result.stderr
+    assert {"mountnsd.ctl.listing", "mountnsd.ctl.table", "jeepney.io.blocking"} <= set(imported)
+    assert not set(HEAVY) & set(imported)
+    assert len(imported) <= 80, imported

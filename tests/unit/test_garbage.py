@@ -25,6 +25,7 @@ def _taken_over() -> Iterator[None]:
     garbage.take_over()
     yield
     gc.enable()
+    gc.unfreeze()
 
 
 def test_much_of_it_goes_with_the_next_call() -> None:
@@ -52,5 +53,12 @@ def test_all_of_it_goes_in_the_end_and_then_nothing_is_done(monkeypatch: pytest.
         while left() is not None:
             await asyncio.sleep(0.001)
         assert collector._timer is None
+        assert gc.get_freeze_count() > 0
+        frozen = gc.get_freeze_count()
+        later = weakref.ref(Cycle())
+        collector.collect_later()
+        while later() is not None:
+            await asyncio.sleep(0.001)
+        assert gc.get_freeze_count() <= frozen, "what came later was frozen too"
 
     asyncio.run(asyncio.wait_for(story(), 10))

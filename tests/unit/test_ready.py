@@ -2,14 +2,16 @@
 """GetManagedObjects of thousands: put together piece by piece, as whole as if it were marshalled at once."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jeepney import HeaderFields, Message
 
-from mountnsd import frames, interface, names
+from mountnsd import frames, interface, names, standard
 from mountnsd.bus import Bus, Call, Variant, marshal
 from mountnsd.frames import Frame
 from mountnsd.interface import NAMESPACE
@@ -59,7 +61,7 @@ def namespace(number: int, **more: Any) -> Namespace:
     """One of many."""
     name = f"n-{number}"
     values: dict[str, Any] = {"description": "", "labels": {}} | more
-    return Namespace(name, f"/ns/{name}", number, number, 0, 1, "slave", generation=number, **values)
+    return Namespace(name, "/ns", number, number, 0, 1, "slave", generation=number, **values)
 
 
 class TestMessage:
@@ -134,3 +136,35 @@ class TestGetManagedObjects:
         second = sent(asyncio.run(ran(plan)).body)
         assert b"the second" in second
         assert b"the first" not in second
+
+    def test_what_was_marshalled_is_kept_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(standard, "_KEPT", 0.01)
+        there = [namespace(number) for number in range(3)]
+        registry: Any = SimpleNamespace(all=lambda: list(there))
+        served = Standard(registry, interface.load_all())
+        request: Any = SimpleNamespace(namespace=None)
+
+        async def story() -> Answer:
+            await ran(served._get_managed_objects(request))
+            assert served._objects.keys() == {"n-0", "n-1", "n-2"}
+            while served._objects:
+                await asyncio.sleep(0.001)
+            return await ran(served._get_managed_objects(request))
+
+        answer = asyncio.run(asyncio.wait_for(story(), 10))
+        assert self.told(answer).keys() == {"n-0", "n-1", "n-2"}
+
+    def test_marshalling_leaves_no_garbage(self) -> None:
+        """Ten thousand of them in one answer are many, before it is collected."""
+        served = Standard(SimpleNamespace(), interface.load_all())  # type: ignore[arg-type]
+        served._object(namespace(0))
+        gc.collect()
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            for number in range(1, 100):
+                served._object(namespace(number))
+            assert gc.collect() < 100
+        finally:
+            if enabled:
+                gc.enable()

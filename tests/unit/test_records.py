@@ -49,7 +49,7 @@ def test_which_namespace_it_is_in() -> None:
     """An earlier one may have had the name and the inode, on a kernel without ids."""
     found = Namespace(
         name=ORIGIN.namespace,
-        path="/run/mountnsd/ns/build",
+        holder="/run/mountnsd/ns",
         inode=ORIGIN.inode,
         id=ORIGIN.id,
         owner=0,
