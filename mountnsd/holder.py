@@ -76,7 +76,7 @@ class Holder:
         self._fd = place.directory
         self._hide = hide
         self._device = os.fstat(self._fd).st_dev
-        self._inventory = Inventory(ByReading(self._fd, place.mountinfo))
+        self._inventory = Inventory(ByReading(place.mount_id, place.mountinfo))
         self._names: DirectoryWatch | None = None  # None: all names are read, each time
         self._again: set[str] = set()  # to be looked at though nothing may be told of them, see `changes`
         self._reported: set[str] = set()
@@ -297,25 +297,24 @@ class Holder:
         covered: list[Pin] = []
         leftovers: list[str] = []
         foreign: list[str] = []
+        known = self._inventory
         for name in looked_at:
-            entry = self._inventory.entry(name)
-            if entry is None:
+            inode = known.inode(name)
+            if inode is not None and names.is_valid(name):
+                pin = Pin(name, inode)
+                if not known.is_covered(name) and (known.is_believed(name) or self._is_witnessed(pin)):
+                    known.believe(name)
+                    pins.append(pin)
+                else:
+                    covered.append(pin)
+                    if not known.is_covered(name):
+                        self._again.add(name)
+            elif name in known.names():
+                foreign.append(name)
+            else:
                 is_leftover = self._is_leftover(name)
                 if is_leftover is not None:
                     (leftovers if is_leftover else foreign).append(name)
-            elif entry.inode is None or not names.is_valid(name):
-                foreign.append(name)
-            elif entry.above:
-                entry.believed = False
-                covered.append(Pin(name, entry.inode))
-            else:
-                pin = Pin(name, entry.inode)
-                entry.believed = entry.believed or self._is_witnessed(pin)
-                if entry.believed:
-                    pins.append(pin)
-                else:
-                    self._again.add(name)
-                    covered.append(pin)
         self._report(foreign, about)
         return Survey(tuple(pins), tuple(covered), tuple(sorted(leftovers)), about)
 

@@ -16,20 +16,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mountnsd import mountevents, mountinfo, syscalls
-from mountnsd.mountevents import Event, Events
+from mountnsd.mountevents import Event, Events, Told
 
 _NSFS_ROOT = re.compile(r"mnt:\[([0-9]{1,19})\]", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A mount in the holder, or on a mount in it.  Attributes: root, target, fstype: as mountinfo has them."""
-
-    id: int
-    parent: int
-    root: str
-    target: str
-    fstype: str
+Seen = Told | mountinfo.Mount  # a mount in the holder, or on a mount in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +97,7 @@ class ByEvents:
 
     def _look(self, mounts: Iterable[int]) -> list[Seen]:
         told = (mountevents.look(mount, self._namespace) for mount in mounts)
-        return [Seen(one.id, one.parent, one.root, one.target, one.fstype) for one in told if one is not None]
+        return [one for one in told if one is not None]
 
     def changes(self) -> Changes | None:
         events = self._events.take()
@@ -123,9 +115,9 @@ class ByEvents:
 class ByReading:
     """All of mountinfo is read, each time."""
 
-    def __init__(self, directory: int, read: Callable[[], str] = mountinfo.read) -> None:
-        """Arguments: directory: a descriptor of the holder, borrowed; read: the mountinfo of its mount namespace."""
-        self.holder = mountinfo.id_of(directory)
+    def __init__(self, holder: int, read: Callable[[], str]) -> None:
+        """Arguments: holder: the id of its mount; read: gives the mountinfo of its mount namespace."""
+        self.holder = holder
         self._read = read
         self._lines: frozenset[str] = frozenset()
         self._target = ""
@@ -169,37 +161,22 @@ def _is_same(one: Seen, other: Seen) -> bool:
 
 
 def _seen(lines: Iterable[str]) -> list[Seen]:
-    mounts = (mountinfo.parse_line(line) for line in lines)
-    return [
-        Seen(mount.id, mount.parent, mount.root, mount.target, mount.fstype)
-        for mount in mounts
-        if mount is not None
-    ]
-
-
-@dataclass(slots=True)
-class Entry:
-    """A mount directly in the holder.
-
-    Attributes: name: its mount point there; inode: of the mount namespace, None where it is none; above: the mounts
-    on it; believed: for holder.py, whether the other witnesses were heard since it is there.
-    """
-
-    name: str
-    inode: int | None
-    above: frozenset[int] = frozenset()  # one that all share: most have none
-    believed: bool = False
+    return [mount for mount in map(mountinfo.parse_line, lines) if mount is not None]
 
 
 class Inventory:
-    """The mounts in the holder, by name."""
+    """The mounts directly in the holder, by name.  No object is kept for each, beyond names and numbers."""
 
     def __init__(self, source: Source) -> None:
         """Arguments: source: which this owns from now on."""
         self._source = source
-        self._entries: dict[int, Entry] = {}  # by id
+        self._entries: dict[
+            int, tuple[str, int | None]
+        ] = {}  # name and inode by id; None: no mount namespace
         self._names: dict[str, int] = {}
-        self._on: dict[int, int] = {}  # what is mounted on an entry: on which
+        self._above: dict[int, set[int]] = {}  # what is mounted on an entry, where anything is
+        self._on: dict[int, int] = {}  # the same, from there
+        self._believed: set[int] = set()
         self._prefix = ""
 
     def fileno(self) -> int:
@@ -213,23 +190,33 @@ class Inventory:
         """The names that something is mounted on."""
         return self._names.keys()
 
-    def entry(self, name: str) -> Entry | None:
-        """What is mounted there."""
-        number = self._names.get(name)
-        return None if number is None else self._entries[number]
+    def inode(self, name: str) -> int | None:
+        """The inode of the mount namespace that is mounted there; None where it is none, or nothing is there."""
+        return self._entries[self._names[name]][1] if name in self._names else None
+
+    def is_covered(self, name: str) -> bool:
+        """Whether something is mounted on what is mounted there."""
+        return self._names.get(name, -1) in self._above
+
+    def is_believed(self, name: str) -> bool:
+        """Whether `believe` was called since that mount is there."""
+        return self._names.get(name, -1) in self._believed
+
+    def believe(self, name: str) -> None:
+        """The other witnesses were heard."""
+        self._believed.add(self._names[name])
 
     def fill(self) -> None:
         """Look at everything.  Raises OSError."""
-        known, self._entries, self._names, self._on = self._entries, {}, {}, {}
+        known, self._entries, self._names, self._above, self._on = self._entries, {}, {}, {}, {}
         seen = self._source.all()
         self._prefix = self._source.target().rstrip("/") + "/"
         for one in seen:
             if one.parent == self._source.holder:
-                entry, before = self._add(one), known.get(one.id)
-                if entry is not None and before is not None and before.name == entry.name:
-                    entry.believed = before.believed and before.inode == entry.inode
+                self._add(one)
         for one in seen:
             self._put_on(one)
+        self._believed &= {one for one, entry in self._entries.items() if known.get(one) == entry}
 
     def update(self) -> set[str] | None:
         """Take in what changed.
@@ -245,43 +232,45 @@ class Inventory:
             self._remove(number, touched)
         for seen in changes.come:
             if seen.parent == self._source.holder:
-                entry = None if seen.id in changes.moved else self._add(seen)
-                if entry is None:
+                name = None if seen.id in changes.moved else self._add(seen)
+                if name is None:
                     return None
-                touched.add(entry.name)
+                touched.add(name)
         for seen in changes.come:
-            below = self._entries.get(seen.parent)
-            if below is not None:
-                if below.above:  # one of the two may lie on the other now
+            if seen.parent in self._entries:
+                if seen.parent in self._above:  # one of the two may lie on the other now
                     return None
                 self._put_on(seen)
-                touched.add(below.name)
+                touched.add(self._entries[seen.parent][0])
         return touched
 
-    def _add(self, seen: Seen) -> Entry | None:
+    def _add(self, seen: Seen) -> str | None:
         """Take in a mount in the holder; None where another one has its name: it may lie beneath that now."""
         name = seen.target.removeprefix(self._prefix)
         if name in self._names or not seen.target.startswith(self._prefix):
             return None
         match = _NSFS_ROOT.fullmatch(seen.root) if seen.fstype == "nsfs" else None
-        entry = self._entries[seen.id] = Entry(name, int(match[1]) if match else None)
+        self._entries[seen.id] = name, int(match[1]) if match else None
         self._names[name] = seen.id
-        return entry
+        return name
 
     def _put_on(self, seen: Seen) -> None:
-        below = self._entries.get(seen.parent)
-        if below is not None:
-            below.above |= {seen.id}
+        if seen.parent in self._entries:
+            self._above.setdefault(seen.parent, set()).add(seen.id)
             self._on[seen.id] = seen.parent
+            self._believed.discard(seen.parent)
 
     def _remove(self, number: int, touched: set[str]) -> None:
-        entry = self._entries.pop(number, None)
-        if entry is not None:
-            del self._names[entry.name]
-            touched.add(entry.name)
-            for above in entry.above:
+        if number in self._entries:
+            name, _ = self._entries.pop(number)
+            del self._names[name]
+            touched.add(name)
+            for above in self._above.pop(number, ()):
                 self._on.pop(above, None)
-        below = self._entries.get(self._on.pop(number, -1))
+            self._believed.discard(number)
+        below = self._on.pop(number, None)
         if below is not None:
-            below.above -= {number}
-            touched.add(below.name)
+            self._above[below].discard(number)
+            if not self._above[below]:
+                del self._above[below]
+            touched.add(self._entries[below][0])

@@ -15,8 +15,8 @@ import ctypes
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from mountnsd import syscalls
 
@@ -71,8 +71,7 @@ _libc.fanotify_mark.argtypes = (
 _libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What the kernel tells of one mount.  Paths are as in mountinfo, and not escaped."""
 
     id: int

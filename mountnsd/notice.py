@@ -10,6 +10,7 @@ from mountnsd.registry import Registry
 logger = logging.getLogger(__name__)
 
 _NOTICE_DELAY = 0.1  # seconds, at least, between a change of the mounts and our looking
+_FAILED_DELAY = 5.0  # where that could not be done, until it is tried again
 
 
 class Notice:
@@ -37,6 +38,7 @@ class Notice:
     def _look(self) -> None:
         self._watch.changed()
         start = self._loop.time()
+        least = _NOTICE_DELAY
         try:
             self._registry.refresh()
             if self._registry.holder is not self._holder:  # the watch would keep what the lost one is made of
@@ -45,5 +47,6 @@ class Notice:
                 lost.close()
         except (Error, OSError) as error:
             logger.error("The holder cannot be looked at: %s", error)
+            least = _FAILED_DELAY
         self._loop.add_reader(self._watch.fileno(), self._changed)
-        self._delay = max(_NOTICE_DELAY, 10 * (self._loop.time() - start))
+        self._delay = max(least, 10 * (self._loop.time() - start))

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 from support.ground import contained
-from support.holding import new_namespace
+from support.holding import new_namespace, pinned
 
 from mountnsd import helper, inventory, syscalls
 from mountnsd import holder as holder_module
@@ -299,3 +299,41 @@ def compared(runtime: Path, how: str, seed: int) -> None:
 def test_whatever_is_done(directory: Path, how: str, seeds: range) -> None:
     for seed in seeds:
         contained(partial(compared, directory / f"run{seed}", how, seed), shared=seed % 2 == 0)
+
+
+def test_out_of_sight(directory: Path, how: str) -> None:
+    """In another mount namespace than this process's."""
+
+    def story() -> None:
+        runtime = str(directory / "run")
+        holder = Holder.ensure(runtime, hide=True)
+        assert holder.place.hidden
+        followed(holder, how)
+        known = Known()
+        known.take(holder.survey())
+        inodes = {name: pinned(holder, name) for name in ("a", "b", "c")}
+        place = Path(holder.path)
+
+        def on_b() -> None:
+            syscalls.mount("/dev/null", str(place / "b"), None, syscalls.MS_BIND)
+
+        steps: tuple[Callable[[], object], ...] = (
+            lambda: None,
+            lambda: holder.place.inside(lambda: syscalls.umount2(str(place / "a"))),
+            lambda: holder.place.inside(on_b),
+            lambda: holder.unpin("c", inodes["c"]),
+            lambda: holder.place.inside(lambda: syscalls.umount2(str(place / "b"))),
+        )
+        for step in steps:
+            step()
+            changes = holder.changes()
+            assert changes is not None
+            known.take(changes)
+            fresh, truth = Holder.ensure(runtime, hide=True), Known()
+            truth.take(fresh.survey())
+            fresh.close()
+            assert known == truth
+        assert known == Known({"b": inodes["b"]}, {}, {"a"})
+        holder.close()
+
+    contained(story)
