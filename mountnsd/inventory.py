@@ -73,7 +73,8 @@ class ByEvents:
         self._namespace = syscalls.mntns_id(namespace)
         self._events = Events(namespace)
         try:
-            self._below()  # else it would be found out too late
+            self.target()  # else what a sandbox refuses would be found out too late
+            self._below()
         except BaseException:
             self._events.close()
             raise

@@ -237,7 +237,7 @@ class TestNames:
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EMFILE])
-@pytest.mark.parametrize("call", ["Events", "below", "id_of"])
+@pytest.mark.parametrize("call", ["Events", "below", "look", "id_of"])
 def test_where_nothing_is_told(
     directory: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
 ) -> None:

@@ -48,6 +48,8 @@ _LD, _JEQ, _RET = 0x20, 0x15, 0x06
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # where they are in struct seccomp_data, little endian
 _INSTRUCTION = struct.Struct("=HBBI")
 
+_NEWER = {457: "statmount", 458: "listmount"}  # than libseccomp 2.5 knows
+
 _ANNOUNCING = 1022  # the descriptor by which the listener's number is told: writing there is nobody's step
 
 
@@ -55,7 +57,7 @@ _ANNOUNCING = 1022  # the descriptor by which the listener's number is told: wri
 def name_of(number: int) -> str:
     """The name of a system call of this machine."""
     text = _LIBSECCOMP.seccomp_syscall_resolve_num_arch(0, number)
-    return ctypes.string_at(text).decode() if text else str(number)
+    return ctypes.string_at(text).decode() if text else _NEWER.get(number, str(number))
 
 
 @cache
