@@ -26,11 +26,13 @@ _PREFIX = "mountnsd-bench-"
 class Ground:
     """A place to measure in.
 
-    Attributes: directory: a private tmpfs; pins: the directory for the pins of unshare(1); holder: a tmpfs for those
-        of the bare system calls, which is set up as the daemon's; program: the installed one; floor.
+    Attributes: directory: a private tmpfs; disk: one on a disk, as /etc is; pins: the directory for the pins of
+        unshare(1); holder: a tmpfs for those of the bare system calls, which is set up as the daemon's; program: the
+        installed one; floor.
     """
 
     directory: Path
+    disk: Path
     pins: Path
     holder: Path
     program: Program
@@ -79,6 +81,7 @@ def ground() -> Iterator[Ground]:
     leaks.become_subreaper()
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     directory.chmod(0o755)
+    disk = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/var/tmp"))
     try:
         _mount_tmpfs(directory, "private")
         for name in ("pins", "holder", "program"):
@@ -86,7 +89,7 @@ def ground() -> Iterator[Ground]:
         _mount_tmpfs(directory / "holder", "unbindable")
         program = install(directory / "program")
         yield Ground(
-            directory, directory / "pins", directory / "holder", program, build(directory / "program")
+            directory, disk, directory / "pins", directory / "holder", program, build(directory / "program")
         )
     except BaseException:
         for pid in leaks.running():  # that was interrupted before anybody knew of it
@@ -95,6 +98,7 @@ def ground() -> Iterator[Ground]:
     finally:
         take_down(directory)
         shutil.rmtree(directory)
+        shutil.rmtree(disk)
     left = left_behind(directory)
     assert not left, f"the measurements left behind: {left}"
 

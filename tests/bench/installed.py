@@ -53,9 +53,12 @@ def install(directory: Path) -> Program:
 class Installed(Daemon):
     """The installed daemon, with one kind of holder and without systemd."""
 
-    def __init__(self, program: Program, bus: PrivateBus, directory: Path, holder: str) -> None:
+    def __init__(self, program: Program, bus: PrivateBus, directory: Path, disk: Path, holder: str) -> None:
         super().__init__(bus, directory)
         self._program = program
+        # /run is a tmpfs, /etc and /usr/lib are not: whether a name is declared there is seen more quickly then.
+        self.configuration, self.vendor = disk / "etc", disk / "lib"
+        self.configuration.mkdir(exist_ok=True)
         setting = f'holder = "{holder}"\n' if holder != HOST else ""
         (self.configuration / "mountnsd.toml").write_text(setting)
 

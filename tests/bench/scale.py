@@ -160,7 +160,9 @@ def offers(ground: Ground, holder: str) -> bool:
     """Whether the daemon knows this kind of holder: it starts with that setting."""
     with grounds.bus(ground, f"probe-bus-{holder}") as bus:
         try:
-            with _daemon(ground, Installed(ground.program, bus, ground.room(f"probe-{holder}"), holder)):
+            with _daemon(
+                ground, Installed(ground.program, bus, ground.room(f"probe-{holder}"), ground.disk, holder)
+            ):
                 return True
         except RuntimeError:
             return False
@@ -171,7 +173,7 @@ def measure(ground: Ground, holder: str, lsns: dict[str, Lsns], plan: Plan) -> O
     outcome = Outcome(holder)
     with ExitStack() as stack:
         bus = stack.enter_context(grounds.bus(ground, f"bus-{holder}"))
-        daemon = Installed(ground.program, bus, ground.room(f"daemon-{holder}"), holder)
+        daemon = Installed(ground.program, bus, ground.room(f"daemon-{holder}"), ground.disk, holder)
         stack.enter_context(_daemon(ground, daemon))
         if (daemon.anchor is not None) != (holder == HIDDEN):
             raise RuntimeError(f"the holder is to be {holder}, and its anchor is {daemon.anchor}")
