@@ -113,7 +113,7 @@ class Story:
 
     def _rest(self, count: int) -> None:
         """Leave the daemon alone, once it has taken in all that was mounted."""
-        time.sleep(self._plan.idle / 2)
+        time.sleep(self._plan.idle + 1)  # what it does a while after the last call (garbage.py) is over then
         self._outcome.rests[count] = memory.rest(self._daemon.pid, self._plan.idle)
 
     def _fill(self, count: int) -> None:
