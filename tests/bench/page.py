@@ -28,8 +28,8 @@ namespaces, and of up to {rounds_many} with {many:,}.
 
 * **mountnsd** is the installed program, on a dbus-daemon of its own with the shipped policy, without systemd
   (`--launcher=fork`), with its files on a tmpfs as `/run` is one, and its configuration on a disk. One connection of
-  root's calls it. The messages are marshalled before; the time is that from sending the call until the whole answer has
-  come, or the signal *Exited*.
+  root's calls it. The messages are marshalled before; the time is that from sending the call until the whole answer
+  has come, or the signal *Exited*.
 * **unshare, nsenter, umount, rm** are used as a person does it: FILE lies on a private mount and was touched before.
   The time is that of the whole command, started by posix_spawn(3) from a small process, so that the size of who
   starts it does not count. `mountnsctl`, `ip`, `lsns` and `python3` are timed in the same way.
