@@ -33,6 +33,7 @@ _STORY = (
     "test_declared",
     "test_dependency",
     "test_service",
+    "test_hidden",
     "test_examples",
     "test_pages",
     "test_readme",
