@@ -12,6 +12,7 @@ import os
 import sys
 from typing import Any
 
+from mountnsd import names
 from mountnsd.ctl import text
 from mountnsd.ctl.dropfile import DropInFile
 from mountnsd.ctl.dropin import MARK, DropIn
@@ -48,7 +49,7 @@ def run(arguments: Arguments) -> int:
             name, notes = _attach(systemd, arguments, name)
         else:
             name, notes = _detach(systemd, name)
-        active = systemd.service(name).get("ActiveState") in ("active", "activating", "reloading")
+        active = _is_active(systemd, name)
         if active and not arguments.now:
             notes.append(f"{name} runs as it did: 'systemctl restart {name}' makes the change.")
         if not arguments.quiet:
@@ -58,6 +59,10 @@ def run(arguments: Arguments) -> int:
             with Progress(not arguments.quiet).shown(f"Restarting {name}"):
                 systemd.restart(name)
     return 0
+
+
+def _is_active(systemd: Systemd, name: str) -> bool:
+    return systemd.service(name).get("ActiveState") in ("active", "activating", "reloading")
 
 
 def _attach(systemd: Systemd, arguments: Arguments, name: str) -> tuple[str, list[str]]:
@@ -74,6 +79,8 @@ def _attach(systemd: Systemd, arguments: Arguments, name: str) -> tuple[str, lis
                 file.put(GUARD if content else None)
             systemd.reload()
         drop_in = _made(systemd, arguments, name, namespace)
+        if _is_active(systemd, name):  # systemd would stop it as soon as it is bound to what is not
+            systemd.start(names.keeper_of(namespace))
         for file in files:
             file.put(drop_in.text if file is target else None)
         systemd.reload()

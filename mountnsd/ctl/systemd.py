@@ -59,14 +59,21 @@ class Systemd:
 
     def restart(self, name: str) -> None:
         """Restart a unit if it runs, and wait until that is done."""
-        (job,) = self._call(_PATH, _MANAGER, "TryRestartUnit", "ss", (name, "replace"))
+        self._work("TryRestartUnit", "restart", name)
+
+    def start(self, name: str) -> None:
+        """Start a unit unless it is active, and wait until that is done."""
+        self._work("StartUnit", "start", name)
+
+    def _work(self, member: str, what: str, name: str) -> None:
+        (job,) = self._call(_PATH, _MANAGER, member, "ss", (name, "replace"))
         deadline = time.monotonic() + _SECONDS
         while self._exists(job):
             if time.monotonic() > deadline:
-                raise Problem(f"The restart of {name} takes long: see 'systemctl status {name}'.")
+                raise Problem(f"The {what} of {name} takes long: see 'systemctl status {name}'.")
             time.sleep(_POLL_SECONDS)
         if self.service(name).get("ActiveState") == "failed":
-            raise Problem(f"{name} has failed after its restart: see 'systemctl status {name}'.")
+            raise Problem(f"{name} has failed after its {what}: see 'systemctl status {name}'.")
 
     def _exists(self, job: str) -> bool:
         try:

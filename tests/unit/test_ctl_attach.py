@@ -36,6 +36,7 @@ class Manager:
         }
         self.deaf = False
         self.seen: list[str] = []
+        self.started: list[str] = []
         self.restarted: list[str] = []
         self._text = ""
 
@@ -58,6 +59,9 @@ class Manager:
     def service(self, _name: str) -> dict[str, Any]:
         read = {} if self.deaf else unitfile.commands(self._text)
         return {**self.unit, **{f"{setting}Ex": found for setting, found in read.items()}}
+
+    def start(self, name: str) -> None:
+        self.started.append(f"{name} before {len(self.seen) + 1}")
 
     def restart(self, name: str) -> None:
         self.restarted.append(name)
@@ -105,6 +109,8 @@ def test_there_and_back(manager: Manager, places: list[Path], capfd: pytest.Capt
     assert "mountns@build.service makes an empty one" in said
     assert "systemctl restart x.service" in said
     assert manager.restarted == []
+    # It runs, and would be stopped by a reload that binds it to a unit that is not active.
+    assert manager.started == ["mountns@build.service before 1"]
     ctl("detach", "x", "--now")
     assert not file.parent.exists()
     assert manager.seen[1:] == ["/bin/x"]
