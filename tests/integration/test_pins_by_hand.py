@@ -5,11 +5,13 @@ Nothing here waits for the daemon to notice: the very next call of any kind tell
 """
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support import hidden
 from support.client import MANAGER, NAMESPACE, Client
 from support.contract import (
     EXISTS,
@@ -95,6 +97,18 @@ def foreign(request: pytest.FixtureRequest, directory: Path, pin: Path) -> Itera
         command(*beside(pin, "umount", "--lazy", source))
 
 
+def bound_instead(pin: Path, source: str | Path) -> None:
+    """Unmount a pin and bind something there instead.  The daemon removes its file if it comes to look in between."""
+    command("umount", pin)
+
+    def bind() -> bool:
+        pin.touch()
+        mount = hidden.command("mount", "--bind", source, pin)
+        return not subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode
+
+    wait_until(bind)
+
+
 def no_such(root: Client) -> None:
     """Each way to ask for `a` says that it is not there."""
     assert refused(root.manager, "GetNamespace", "s", "a").name == NO_SUCH
@@ -177,8 +191,7 @@ class TestReplaced:
         create(root, "b", description=("s", "other"))
         inode = listed(root)[1][2]
         with root.signals(MANAGER, "NamespaceRemoved") as gone, root.signals(MANAGER, "NamespaceNew") as new:
-            command("umount", pin)
-            command("mount", "--bind", daemon.pins / "b", pin)
+            bound_instead(pin, daemon.pins / "b")
             assert root.get(path_of("a"), NAMESPACE, "Inode") == inode
             assert root.get(path_of("a"), NAMESPACE, "Description") == ""
             assert gone.wait().body[0] == new.wait().body[0] == "a"
@@ -187,8 +200,7 @@ class TestReplaced:
         assert run(root, "b", "/bin/echo", "still there") == "still there\n"
 
     def test_by_what_is_none(self, daemon: Daemon, pin: Path, root: Client, foreign: Path) -> None:
-        command("umount", pin)
-        command("mount", "--bind", foreign, pin)
+        bound_instead(pin, foreign)
         no_such(root)
         error = refused(create, root, "a")
         assert error.name == MOUNT_FAILED
@@ -298,8 +310,7 @@ def test_all_at_once(daemon: Daemon, root: Client) -> None:
                 case 0:
                     command("umount", place)
                 case 1:
-                    command("umount", place)
-                    command("mount", "--bind", "/dev/null", place)
+                    bound_instead(place, "/dev/null")
                     stack.callback(command, "umount", place)
                 case 2:
                     command("mount", "--bind", "/dev/null", place)
