@@ -97,9 +97,15 @@ def foreign(request: pytest.FixtureRequest, directory: Path, pin: Path) -> Itera
         command(*beside(pin, "umount", "--lazy", source))
 
 
+def umount(pin: Path) -> None:
+    """Unmount it, as soon as the daemon, which looks at each new pin once, has not got it open."""
+    command = hidden.command("umount", pin)
+    wait_until(lambda: not subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode)
+
+
 def bound_instead(pin: Path, source: str | Path) -> None:
     """Unmount a pin and bind something there instead.  The daemon removes its file if it comes to look in between."""
-    command("umount", pin)
+    umount(pin)
 
     def bind() -> bool:
         pin.touch()
@@ -136,22 +142,22 @@ class TestUnmounted:
 
     def test_whatever_is_asked_first(self, pin: Path, root: Client) -> None:
         for what, ask in self.ASK:
-            command("umount", pin)
+            umount(pin)
             assert refused(ask, root).name in (NO_SUCH, UNKNOWN_OBJECT), what
             create(root, "a")
         assert names(root) == ["a"]
 
     def test_count_and_objects(self, pin: Path, root: Client) -> None:
-        command("umount", pin)
+        umount(pin)
         assert root.get("/org/mountnsd1", MANAGER, "Count") == 0
         create(root, "a")
-        command("umount", pin)
+        umount(pin)
         objects = root.call("/org/mountnsd1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")[0]
         assert path_of("a") not in objects
 
     def test_it_is_told_and_made_again(self, daemon: Daemon, pin: Path, root: Client) -> None:
         with root.signals(MANAGER, "NamespaceRemoved") as gone, root.signals(MANAGER, "NamespaceNew") as new:
-            command("umount", pin)
+            umount(pin)
             no_such(root)
             assert gone.wait().body == ("a", path_of("a"))
             create(root, "a")
@@ -170,14 +176,14 @@ class TestUnmounted:
             no_such(root)
 
     def test_and_removed(self, pin: Path, root: Client) -> None:
-        command("umount", pin)
+        umount(pin)
         pin.unlink()
         no_such(root)
         create(root, "a")
 
     def test_while_nobody_runs(self, daemon: Daemon, pin: Path, root: Client) -> None:
         daemon.kill()
-        command("umount", pin)
+        umount(pin)
         daemon.start()
         no_such(root)
         assert not [*(daemon.runtime / "meta").iterdir()]
@@ -209,7 +215,7 @@ class TestReplaced:
         daemon.restart()
         no_such(root)
         assert names(root) == ["b"]
-        command("umount", pin)
+        umount(pin)
         create(root, "a")
         assert run(root, "a", "/bin/echo", "inside") == "inside\n"
 
@@ -236,7 +242,7 @@ class TestCovered:
         assert refused(create, root, "a").name == EXISTS
         daemon.restart()
         assert root.get(path_of("a"), NAMESPACE, "State") == "stale"
-        command("umount", pin)
+        umount(pin)
         assert root.get(path_of("a"), NAMESPACE, "State") == "active"
         assert root.get(path_of("a"), NAMESPACE, "Description") == "build"
         destroy(root, "a")
@@ -248,7 +254,7 @@ class TestCovered:
         command("mount", "--bind", daemon.pins / "b", pin)
         assert root.get(path_of("a"), NAMESPACE, "State") == "stale"
         assert refused(run, root, "a", "/bin/true").name == STALE
-        command("umount", pin)
+        umount(pin)
         assert run(root, "a", "/bin/echo", "inside") == "inside\n"
 
 
@@ -308,13 +314,13 @@ def test_all_at_once(daemon: Daemon, root: Client) -> None:
             place = daemon.pins / name
             match number % 4:
                 case 0:
-                    command("umount", place)
+                    umount(place)
                 case 1:
                     bound_instead(place, "/dev/null")
-                    stack.callback(command, "umount", place)
+                    stack.callback(umount, place)
                 case 2:
                     command("mount", "--bind", "/dev/null", place)
-                    stack.callback(command, "umount", place)
+                    stack.callback(umount, place)
                     kept.add(name)
                 case _:
                     kept.add(name)
