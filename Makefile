@@ -101,8 +101,10 @@ tools: test-packages $(VENV)/ruff-$(RUFF)-mypy-$(MYPY) ## install what the tests
 test: tools ## run every layer of tests; the first time makes root trees in build/roots
 	@echo "running $(LAYERS)"
 	@$(PYTEST) $(LAYERS)
-	@echo "running $(filter tests/integration,$(LAYERS)) again, with a hidden holder"
-	@MOUNTNSD_TEST_HOLDER=hidden $(PYTEST) $(filter tests/integration,$(LAYERS))
+
+.PHONY: test-hidden
+test-hidden: tools ## run the integration tests with a hidden holder
+	@MOUNTNSD_TEST_HOLDER=hidden $(PYTEST) tests/integration
 
 .PHONY: test-unit
 test-unit: tools ## run the unit tests and linters alone; needs no root
