@@ -73,7 +73,7 @@ class Anchored(Place):
 
     def open_namespace(self) -> int:
         """A descriptor of the hidden namespace, by the anchor.  Raises OSError: ESTALE where that is gone."""
-        fd = open_pin(self.visible.directory, NAME, self._inode)
+        fd = self._open_anchor()
         if fd is None:
             raise OSError(errno.ESTALE, "the anchor of the holder is gone", self.visible.pin_path(NAME))
         return fd
@@ -108,8 +108,11 @@ class Anchored(Place):
         """What is wrong: with the visible holder, the anchor, or the hidden holder.  Raises OSError."""
         return self.visible.trouble() or self._cut_off() or super().trouble()
 
+    def _open_anchor(self) -> int | None:
+        return open_pin(self.visible.directory, NAME, self._inode)
+
     def _cut_off(self) -> str | None:
-        fd = open_pin(self.visible.directory, NAME, self._inode)
+        fd = self._open_anchor()
         if fd is not None:
             syscalls.close(fd)
             return None

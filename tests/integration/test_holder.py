@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support import leaks
 from support.ground import attempt, contained, fd_count, forked, run
-from support.holding import mount_base, mounted_at, new_namespace, pinned, the_two
+from support.holding import mount_base, mounted_at, new_namespace, pinned, sixteen_at_once, the_two
 from support.identity import NOBODY
 
 from mountnsd import holder as holder_module
@@ -72,23 +72,7 @@ class TestSetUp:
     def test_sixteen_at_once_set_up_one(self, runtime: Path, begun: bool) -> None:
         if begun:
             mount_base(runtime)
-        reading, writing = os.pipe()
-        children = []
-        for _ in range(16):
-            pid = os.fork()
-            if pid == 0:
-                status = 1
-                try:
-                    os.close(writing)
-                    os.read(reading, 1)  # all start at once, when the pipe is closed
-                    Holder.ensure(str(runtime)).close()
-                    status = 0
-                finally:
-                    os._exit(status)
-            children.append(pid)
-        os.close(writing)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 16
-        os.close(reading)
+        sixteen_at_once(lambda: Holder.ensure(str(runtime)).close())
         the_two(runtime)
 
     def test_over_a_path_with_a_symlink(self, directory: Path, runtime: Path) -> None:

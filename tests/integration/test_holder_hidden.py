@@ -19,7 +19,7 @@ from support.contract import run as run_inside
 from support.ctl import Ctl, wait_until
 from support.daemon import Daemon
 from support.ground import contained, fd_count, forked, run
-from support.holding import mounted_at, pinned, the_two
+from support.holding import mounted_at, pinned, sixteen_at_once, the_two
 from support.silent import Silent
 
 from mountnsd import anchor, syscalls
@@ -137,23 +137,7 @@ class TestSetUp:
         assert seen(runtime) == ["ns", "ns", "ns/.anchor"]
 
     def test_sixteen_at_once_set_up_one(self, runtime: Path) -> None:
-        reading, writing = os.pipe()
-        children = []
-        for _ in range(16):
-            pid = os.fork()
-            if pid == 0:
-                status = 1
-                try:
-                    os.close(writing)
-                    os.read(reading, 1)
-                    Holder.ensure(str(runtime), hide=True).close()
-                    status = 0
-                finally:
-                    os._exit(status)
-            children.append(pid)
-        os.close(writing)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 16
-        os.close(reading)
+        sixteen_at_once(lambda: Holder.ensure(str(runtime), hide=True).close())
         assert seen(runtime) == ["ns", "ns", "ns/.anchor"]
 
     def test_after_a_start_that_was_cut_short(self, runtime: Path) -> None:

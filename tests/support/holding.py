@@ -2,6 +2,7 @@
 """The holder and the bind that it lies on, by the kernel's word; namespaces pinned in it without a registry."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mountnsd import helper, mountinfo
@@ -29,6 +30,27 @@ def pinned(holder: Holder, name: str) -> int:
         return os.fstat(fd).st_ino
     finally:
         os.close(fd)
+
+
+def sixteen_at_once(work: Callable[[], object]) -> None:
+    """Do the same in sixteen processes, which start together; it has to succeed in each."""
+    reading, writing = os.pipe()
+    children = []
+    for _ in range(16):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.close(writing)
+                os.read(reading, 1)  # all start at once, when the pipe is closed
+                work()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    os.close(writing)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 16
+    os.close(reading)
 
 
 def mounted_at(path: Path | str) -> list[Mount]:
