@@ -157,11 +157,13 @@ def _reset_signals(_plan: Plan) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def arrange_descriptors(plan: Plan) -> None:
+def arrange_descriptors(plan: Plan, kept: int | None = None) -> int | None:
     """Give every descriptor its number and close all others.
 
     Sources and targets may overlap in any way (0 and 1 swapped), and so may what we need ourselves.  So first
     everything is copied to numbers that are nobody's target.
+
+    Arguments: kept: another one to keep.  Returns: the number that it has now.
     """
     if plan.parcel is not None:
         sent = passing.unpack(plan.parcel, plan.parcel_size)
@@ -169,9 +171,11 @@ def arrange_descriptors(plan: Plan) -> None:
     copies = {target: _copy_beside(source, plan.fds) for target, source in plan.fds.items()}
     plan.channel = _copy_beside(plan.channel, plan.fds)
     plan.namespace = _copy_beside(plan.namespace, plan.fds)
+    kept = kept if kept is None else _copy_beside(kept, plan.fds)
     for target, copy in copies.items():
         os.dup2(copy, target, inheritable=True)
-    passing.close_others({*plan.fds, plan.channel, plan.namespace})
+    passing.close_others({*plan.fds, plan.channel, plan.namespace} | ({kept} if kept is not None else set()))
+    return kept
 
 
 def _copy_beside(fd: int, taken: Mapping[int, int]) -> int:
@@ -266,7 +270,7 @@ def _set_uid(plan: Plan) -> None:
     becoming.set_dumpable(False)
 
 
-def _check_ids(plan: Plan) -> None:
+def check_ids(plan: Plan) -> None:
     """Believe the kernel's word only: nothing runs as anybody else."""
     uids, gids = os.getresuid(), os.getresgid()
     if {*uids} != {plan.uid} or {*gids} != {plan.gid} or {*os.getgroups()} != {*plan.groups}:
@@ -320,7 +324,7 @@ def _execute(plan: Plan) -> None:
 
 
 # In this order.  The names are for messages.
-STEPS: tuple[tuple[str, Callable[[Plan], None]], ...] = (
+STEPS: tuple[tuple[str, Callable[[Plan], object]], ...] = (
     ("signal", _reset_signals),
     ("dup2", arrange_descriptors),
     ("start", _wait_for_parent),
@@ -332,7 +336,7 @@ STEPS: tuple[tuple[str, Callable[[Plan], None]], ...] = (
     ("setgroups", _set_groups),
     ("setresgid", _set_gid),
     ("setresuid", _set_uid),
-    ("credentials", _check_ids),
+    ("credentials", check_ids),
     ("capset", _drop_capabilities),
     ("no_new_privs", _give_up_new_privileges),
     ("TIOCSCTTY", _take_terminal),

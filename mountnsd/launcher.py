@@ -130,7 +130,6 @@ class Launcher:
                 fds = await _all_descriptors(request, stack)
             except OSError as error:
                 raise failure_of(what, "open", error.errno) from error
-            await disposal.begun()  # so that the child inherits no descriptor of other callers
             process = await _spawned(request, fds.numbers, what) or await _forked(request, fds.numbers, what)
             if fds.opened is not None:
                 fds.opened.started(process.pid)
@@ -163,27 +162,34 @@ async def _spawned(request: Request, fds: dict[int, int], what: str) -> Process 
 
     Raises: EnterFailed: it cannot be held.
     """
+    await disposal.begun()  # so that the child inherits no descriptor of other callers
     try:
         spawning = spawn.begin(request, fds)
     except OSError:
         return None
     if spawning is None:
         return None
-    starting = asyncio.ensure_future(spawning.pid())
+    starting = asyncio.ensure_future(spawning.process())
     try:
-        pid = await asyncio.shield(starting)
+        started = await asyncio.shield(starting)
     except asyncio.CancelledError:
         spawning.give_up()
         starting.add_done_callback(_end_late)
         await asyncio.wait((starting,), timeout=_REAP_PATIENCE)
         raise
-    return None if pid is None else _hold(pid, what)
+    if started is None:
+        return None
+    pid, pidfd = started
+    return _hold(pid, what, pidfd)
 
 
-def _end_late(starting: asyncio.Future[int | None]) -> None:
+def _end_late(starting: asyncio.Future[tuple[int, int] | None]) -> None:
     """End and wait for what nobody waited to see started."""
-    pid = None if starting.cancelled() or starting.exception() is not None else starting.result()
-    if pid is not None:
+    started = None if starting.cancelled() or starting.exception() is not None else starting.result()
+    if started is not None:
+        pid, pidfd = started
+        if pidfd >= 0:
+            syscalls.close(pidfd)
         _end_unheld(pid)
 
 
@@ -195,6 +201,7 @@ async def _forked(request: Request, fds: dict[int, int], what: str) -> Process:
         except OSError as error:
             raise failure_of(what, "open", error.errno) from error
         ours.setblocking(False)
+        await disposal.begun()  # so that the child inherits no descriptor of other callers
         try:
             pid = _fork(program.plan(request, fds, theirs.fileno()))
         except OSError as error:
@@ -234,11 +241,14 @@ def _fork(plan: child.Plan) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _hold(pid: int, what: str) -> Process:
-    """The child as a Process; a forked one waits for our word meanwhile.  Raises: EnterFailed."""
-    pidfd = -1
+def _hold(pid: int, what: str, pidfd: int = -1) -> Process:
+    """The child as a Process; a forked one waits for our word meanwhile.
+
+    Arguments: pidfd: ours, -1 where there is none yet.
+    Raises: EnterFailed.
+    """
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid) if pidfd < 0 else pidfd
         return Process(pid, pidfd)
     except OSError as error:
         if pidfd >= 0:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Room for descriptors: the daemon's soft limit, RLIMIT_NOFILE.
 
-A program expects the usual limit, which it has from whoever spawns it
-(spawn.py).  So the daemon keeps to that, too, while it needs no more; and
-takes as much as it may have before it does.
+It is as high as may be.  A program expects the usual one, which it has from
+whoever spawns it (spawn.py): so for that moment we have it, too, if we are far
+from needing more.
 
 Sources: getrlimit(2), select(2).
 """
@@ -11,54 +11,50 @@ Sources: getrlimit(2), select(2).
 import os
 import resource
 
-from mountnsd import child, syscalls
+from mountnsd import child
 
-_MOST_CALLS = 64  # being answered at once; each has a few descriptors open at most
-_ENOUGH = 512  # numbers in use, from which on the usual limit might be reached
+_ENOUGH = 512  # no number from here on may be in use: as many again can be opened in the moment that it takes
 
-_usual = False
+_narrow = 0  # how many want the usual limit just now
 
 
 def take_all() -> None:
-    """Have as much room as there may be.  Raises: OSError, ValueError."""
-    global _usual  # noqa: PLW0603
+    """Have as much room as there may be.  Raises: OSError, ValueError: there may not be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _usual = False
 
 
-def be_usual(fd: int) -> bool:
-    """Keep to the usual limit if that is enough.
+def narrow() -> bool:
+    """Keep to the usual limit, until as many calls of `widen`, if that is enough.
 
-    Arguments: fd: a descriptor that was opened just now, and so has the lowest number that was free.
-    Returns: whether it is the limit now.
+    Returns: whether it is, and so what is spawned has it.
     """
-    global _usual  # noqa: PLW0603
-    if not _usual and fd < _ENOUGH:
-        resource.setrlimit(resource.RLIMIT_NOFILE, child.usual_descriptors())
-        _usual = True
-    return _usual and fd < _ENOUGH
+    global _narrow  # noqa: PLW0603
+    try:
+        if max(map(int, os.listdir("/proc/self/fd"))) >= _ENOUGH:
+            return False
+        if not _narrow:
+            resource.setrlimit(resource.RLIMIT_NOFILE, child.usual_descriptors())
+    except (OSError, ValueError):
+        return False
+    _narrow += 1
+    return True
 
 
-def is_usual() -> bool:
-    """Whether the usual limit is what we have."""
-    return _usual
-
-
-def see(calls: int) -> None:
-    """Take all there is if more may be needed.
-
-    Arguments: calls: how many are being answered.
-    """
-    if _usual and (calls > _MOST_CALLS or _lowest_free() >= _ENOUGH):
+def widen() -> None:
+    """Have all the room again, if nobody else wants the usual limit."""
+    global _narrow  # noqa: PLW0603
+    _narrow -= 1
+    if not _narrow:
         take_all()
 
 
-def _lowest_free() -> int:
+def make_usual(pid: int) -> None:
+    """Give a process that has our soft limit the usual one; what it has set itself stays."""
+    usual = child.usual_descriptors()
     try:
-        fd = os.dup(0)
-    except OSError:  # none is
-        return _ENOUGH
-    syscalls.close(fd)
-    return fd
+        if resource.prlimit(pid, resource.RLIMIT_NOFILE) == (usual[1], usual[1]):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+    except (OSError, ValueError):  # it has ended, or is another user's by now
+        pass

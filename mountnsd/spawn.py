@@ -23,7 +23,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import signal
 import socket
 import threading
@@ -31,31 +30,15 @@ import threading
 from mountnsd import becoming, channel, child, passing, program, room, syscalls
 from mountnsd.program import Request
 
+MOST = 32  # programs at a time: each keeps the thread that spawned it
 _FAILED = 0  # for a pid
 _SIZE = 4  # bytes of a pid, as the thread sends it
 _ALL = signal.valid_signals()
+_MOMENT = 0.05  # seconds that the daemon keeps to the usual limit of descriptors at most
 # An execve that failed so says only that the next directory of PATH is to be tried, as in execvp(3).
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
-
-def _suits(plan: child.Plan) -> bool:
-    """Whether the process would differ from us in nothing that the short way cannot give it.
-
-    Changes our soft limit of descriptors to that of the process where it can.  Raises: OSError.
-    """
-    return (
-        plan.uid == plan.gid == 0
-        and not (plan.tty or plan.no_new_privs or plan.clean)
-        and not plan.directory_needed
-        and plan.directories[0] == b"/"
-        and {*os.getresuid(), *os.getresgid()} == {0}
-        and becoming.get_securebits() == 0
-        and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL  # else a pid need not stay its own
-        and os.sched_getscheduler(0) == os.SCHED_OTHER
-        and os.getpriority(os.PRIO_PROCESS, 0) == 0
-        and _oom_score_adj() == b"0\n"
-        and room.be_usual(plan.channel)
-    )
+_threads: set[int] = set()  # that spawn, or keep what they spawned
 
 
 def begin(request: Request, fds: dict[int, int]) -> "Spawning | None":
@@ -67,7 +50,7 @@ def begin(request: Request, fds: dict[int, int]) -> "Spawning | None":
     ours, theirs = socket.socketpair()
     try:
         plan = program.plan(request, fds, theirs.fileno())
-        if _suits(plan):
+        if _suits(plan) and room.narrow():
             ours.setblocking(False)
             return Spawning(plan, ours, theirs)
     except BaseException:
@@ -77,9 +60,22 @@ def begin(request: Request, fds: dict[int, int]) -> "Spawning | None":
     return None
 
 
-def _close(*ends: socket.socket) -> None:
-    for end in ends:
-        channel.close(end)
+def _suits(plan: child.Plan) -> bool:
+    """Whether the process would differ from us in nothing that the short way cannot give it.  Raises: OSError."""
+    return (
+        syscalls.CAN_SPAWN
+        and len(_threads) < MOST
+        and plan.uid == plan.gid == 0
+        and not (plan.tty or plan.no_new_privs or plan.clean)
+        and not plan.directory_needed
+        and plan.directories[0] == b"/"
+        and {*os.getresuid(), *os.getresgid()} == {0}
+        and becoming.get_securebits() == 0
+        and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL  # else a pid need not stay its own
+        and os.sched_getscheduler(0) == os.SCHED_OTHER
+        and os.getpriority(os.PRIO_PROCESS, 0) == 0
+        and _oom_score_adj() == b"0\n"
+    )
 
 
 def _oom_score_adj() -> bytes:
@@ -90,93 +86,145 @@ def _oom_score_adj() -> bytes:
         syscalls.close(place)
 
 
+def _close(*ends: socket.socket) -> None:
+    for end in ends:
+        channel.close(end)
+
+
 class Spawning:
-    """A thread that enters a namespace and spawns a program there."""
+    """A thread that enters a namespace, spawns a program there, leaves, and is its parent until it ends."""
 
     def __init__(self, plan: child.Plan, ours: socket.socket, theirs: socket.socket) -> None:
-        """Start the thread.
+        """Start the thread, and wait until it has a table of descriptors of its own.
 
-        Arguments: plan: this one's alone; its descriptors stay open until `pid` has returned, or `give_up` was
-            called; ours, theirs: the ends of its channel, not blocking, which this takes over.
+        Until then the event loop must not go on: what it receives for others would be in that table, too.
+
+        Arguments: plan: this one's alone; ours, theirs: the ends of its channel, not blocking, which this takes over.
         Raises: OSError: EAGAIN where there is no room for a thread.
         """
         self._ours = ours
         self._theirs = theirs
         self._thread = 0
         self._given_up = False
+        self._apart = _thread.allocate_lock()
+        self._apart.acquire()
         try:
             # Not by threading.Thread, whose start waits for the thread to say that it runs.
             _thread.start_new_thread(self._run, (plan,))
         except RuntimeError:
+            room.widen()
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        self._apart.acquire()
+        self._narrow: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_MOMENT, self._widen)
 
-    async def pid(self) -> int | None:
+    def _widen(self) -> None:
+        if self._narrow is not None:
+            self._narrow.cancel()
+            self._narrow = None
+            room.widen()
+
+    async def process(self) -> tuple[int, int] | None:
         """The process, a child of ours that executes the program; None where the long way has to be tried.
 
-        To be asked once.
+        To be asked once.  Returns: its pid, and a pidfd, or -1 where there is no room for one.
         """
         try:
             told = await asyncio.get_running_loop().sock_recv(self._ours, _SIZE)
+            _close(self._theirs)  # so that there is a number for the pidfd
+            pid = int.from_bytes(told, "little")
+            if pid == _FAILED:
+                return None
+            if self._narrow is None:
+                room.make_usual(pid)
+            try:
+                return pid, os.pidfd_open(pid)
+            except OSError:
+                return pid, -1
         finally:
+            self._widen()
             _close(self._ours, self._theirs)
-        pid = int.from_bytes(told, "little")
-        if pid != _FAILED and not room.is_usual():  # others needed more meanwhile
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, child.usual_descriptors())
-        return pid or None
 
     def give_up(self) -> None:
         """Have no process started if there is none yet, and else kill it: its program may lie where nobody answers.
 
-        `pid` then says when that is done.  On a kernel that does not list the children of a thread nobody is killed.
+        `process` then says when that is done.  On a kernel that does not list the children of a thread nobody is
+        killed.
         """
         self._given_up = True
         with contextlib.suppress(OSError):
-            place = os.open(f"/proc/self/task/{self._thread}/children", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                children = os.read(place, 64).split()
-            finally:
-                syscalls.close(place)
-            for pid in children:  # one at most, and nobody waits for it yet: its pid is its own
-                os.kill(int(pid), signal.SIGKILL)
+            for pid in self._children():
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if pid in self._children():
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                finally:
+                    syscalls.close(pidfd)
+
+    def _children(self) -> list[int]:
+        place = os.open(f"/proc/self/task/{self._thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return [int(pid) for pid in os.read(place, 4096).split()]
+        finally:
+            syscalls.close(place)
 
     def _run(self, plan: child.Plan) -> None:
         """What the thread does.  Nothing of ours that has a descriptor may be used once the table is its own."""
         pid = _FAILED
+        self._thread = threading.get_native_id()
+        _threads.add(self._thread)
         # Whatever it is: a traceback would open files, by path and inside.
         with contextlib.suppress(BaseException):
-            # A handler of ours would write to the event loop's descriptor, whose number means another one here.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
-            self._thread = threading.get_native_id()
-            syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_FILES)
-            if not self._given_up:  # and so what is open now is what was
-                _make_ready(plan)
-                pid = _execute(plan)
-        with contextlib.suppress(OSError):  # the daemon ends; what was started goes on
+            try:
+                # A handler of ours would write to the event loop's descriptor, whose number means another one here.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+                syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_FILES)
+            finally:
+                self._apart.release()
+            plan.fds = {**plan.fds, **_sent(plan)}
+            plan.parcel = None
+            back = child.arrange_descriptors(
+                plan, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            )
+            assert back is not None  # noqa: S101
+            _enter(plan)
+            pid = self._execute(plan)
             os.write(plan.channel, pid.to_bytes(_SIZE, "little"))
+            becoming.setns(back, becoming.CLONE_NEWNS)
+        with contextlib.suppress(BaseException):
+            if pid == _FAILED:
+                os.write(plan.channel, pid.to_bytes(_SIZE, "little"))
+            else:
+                passing.close_others(set())
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        _threads.discard(self._thread)
+
+    def _execute(self, plan: child.Plan) -> int:
+        """Spawn the first program that can be executed.  Raises OSError."""
+        for path in plan.programs:
+            if self._given_up:
+                break
+            try:
+                return syscalls.posix_spawn(path, plan.argv, plan.env)
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-def _make_ready(plan: child.Plan) -> None:
+def _sent(plan: child.Plan) -> dict[int, int]:
+    """What a caller sent, by the program's numbers; it stays where it is for the long way.  Raises OSError."""
+    if plan.parcel is None:
+        return {}
+    sent = passing.unpack(plan.parcel, plan.parcel_size, keep=True)
+    return {target: sent[handle] for target, handle in plan.handles.items()}
+
+
+def _enter(plan: child.Plan) -> None:
     """Be as the process is to be, in all that a thread has for itself.  Raises OSError."""
-    if plan.parcel is not None:
-        sent = passing.unpack(plan.parcel, plan.parcel_size, keep=True)  # the long way may need it
-        plan.fds = {**plan.fds, **{target: sent[handle] for target, handle in plan.handles.items()}}
-        plan.parcel = None
-    child.arrange_descriptors(plan)
     os.umask(child.UMASK)
     child.leave_keyring(plan)
     becoming.clear_ambient_capabilities()
     becoming.setns(plan.namespace, becoming.CLONE_NEWNS)
     becoming.close(plan.namespace)
     syscalls.set_groups_of_thread(plan.groups)
-
-
-def _execute(plan: child.Plan) -> int:
-    """Spawn the first program that can be executed.  Raises OSError."""
-    for path in plan.programs:
-        try:
-            return syscalls.posix_spawn(path, plan.argv, plan.env)
-        except OSError as error:
-            if error.errno not in _NOT_THERE:
-                raise
-    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    child.check_ids(plan)

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import struct
+import sys
 
 from mountnsd import becoming
 
@@ -167,6 +168,12 @@ _libc.statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_ui
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
+
+# Where `posix_spawn` and `set_groups_of_thread` are what they are here.  The one of musl keeps a lock until the
+# program is executed, for which fork(2) waits.
+CAN_SPAWN = (
+    hasattr(_libc, "gnu_get_libc_version") and sys.maxsize > 2**32 and os.uname().machine in _SYS_SETGROUPS
+)
 
 _HINTS = {
     ("open_tree", errno.ENOSYS): "needs Linux 5.2",
@@ -358,11 +365,9 @@ def drop_from_bounding_set(number: int) -> None:
 def set_groups_of_thread(groups: Sequence[int]) -> None:
     """Set the supplementary groups of the calling thread, setgroups(2); the C library's function sets all threads'.
 
-    Raises: OSError; ENOSYS on an architecture whose call number is not known here.
+    Only where CAN_SPAWN.  Raises: OSError.
     """
-    number = _SYS_SETGROUPS.get(os.uname().machine)
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    number = _SYS_SETGROUPS[os.uname().machine]
     array = (ctypes.c_uint32 * len(groups))(*groups)
     _check(_libc.syscall(number, ctypes.c_long(len(groups)), array), "setgroups")
 
@@ -375,20 +380,21 @@ def posix_spawn(program: bytes, argv: Sequence[bytes], env: Mapping[bytes, bytes
 
     Returns: its pid.  Raises: OSError: the errno of fork(2) or execve(2).
     """
-    attributes = (ctypes.c_ulong * 64)()  # posix_spawnattr_t has 336 bytes
-    none = (ctypes.c_ulong * 16)()  # sigset_t has 128
-    every = (ctypes.c_ulong * 16)(
-        *(ctypes.c_ulong(-1).value,) * 16
-    )  # sigfillset(3) leaves out those of the library
+    attributes = (ctypes.c_uint64 * 64)()  # posix_spawnattr_t has 336 bytes
+    none = (ctypes.c_uint64 * 16)()  # sigset_t has 128
+    # Not by sigfillset(3), which leaves out those of the library.
+    every = (ctypes.c_uint64 * 16)(*(2**64 - 1,) * 16)
     pid = ctypes.c_int()
     arguments = (ctypes.c_char_p * (len(argv) + 1))(*argv)
     variables = (ctypes.c_char_p * (len(env) + 1))(*(key + b"=" + value for key, value in env.items()))
     code = _libc.posix_spawnattr_init(attributes)
     if code == 0:
-        _libc.posix_spawnattr_setsigmask(attributes, none)
-        _libc.posix_spawnattr_setsigdefault(attributes, every)
-        _libc.posix_spawnattr_setflags(attributes, ctypes.c_short(_POSIX_SPAWN_FLAGS))
-        code = _libc.posix_spawn(ctypes.byref(pid), program, None, attributes, arguments, variables)
+        code = (
+            _libc.posix_spawnattr_setsigmask(attributes, none)
+            or _libc.posix_spawnattr_setsigdefault(attributes, every)
+            or _libc.posix_spawnattr_setflags(attributes, ctypes.c_short(_POSIX_SPAWN_FLAGS))
+            or _libc.posix_spawn(ctypes.byref(pid), program, None, attributes, arguments, variables)
+        )
         _libc.posix_spawnattr_destroy(attributes)
     if code != 0:
         raise OSError(code, f"posix_spawn: {os.strerror(code)}", os.fsdecode(program))

@@ -35,7 +35,7 @@ from support.entering import (
     waited_for,
 )
 
-from mountnsd import becoming, launcher, room, syscalls
+from mountnsd import becoming, child, launcher, room, spawn, syscalls
 from mountnsd.descriptors import Descriptors
 from mountnsd.errors import EnterFailed
 from mountnsd.launcher import Launcher
@@ -191,11 +191,10 @@ def test_hung_on_its_way_it_holds_up_nobody_and_is_killed_when_cancelled(forks: 
         while not waited_for(pid):
             await asyncio.sleep(0.005)
 
-    threads = threads_of()
     with hanging() as fd:
         story(told(fd))
     assert forks == []
-    wait_until(lambda: threads_of() <= threads)
+    wait_until(lambda: len(threads_of()) == 1)
 
 
 def test_killed_by_somebody_it_is_told_of_as_any_other(forks: list[int]) -> None:
@@ -228,7 +227,7 @@ def test_given_up_too_early_to_be_killed_it_is_ended_later(
     monkeypatch.setattr(syscalls, "posix_spawn", late)
 
     async def told() -> None:
-        slow = asyncio.create_task(Launcher().launch(request(inside, "sleep", "1000")))
+        slow = asyncio.create_task(Launcher().launch(request(inside, "/bin/sleep", "1000")))
         await asyncio.sleep(0.1)
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -240,18 +239,17 @@ def test_given_up_too_early_to_be_killed_it_is_ended_later(
     story(told())
 
 
-def test_given_up_before_it_began_nothing_is_started(inside: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The descriptors that it was to have may be others by then."""
+def test_given_up_before_it_is_spawned_nothing_is_started(
+    inside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(launcher, "_REAP_PATIENCE", 0.05)
-    unshare = syscalls.unshare
-    begun = threading.Event()
+    leave_keyring = child.leave_keyring
 
-    def late(flags: int) -> None:
+    def late(plan: child.Plan) -> None:
         time.sleep(0.3)
-        unshare(flags)
-        begun.set()
+        leave_keyring(plan)
 
-    monkeypatch.setattr(syscalls, "unshare", late)
+    monkeypatch.setattr(child, "leave_keyring", late)
     monkeypatch.setattr(syscalls, "posix_spawn", lambda *_: os.abort())
 
     async def told() -> None:
@@ -260,12 +258,12 @@ def test_given_up_before_it_began_nothing_is_started(inside: int, monkeypatch: p
         slow.cancel()
         with pytest.raises(asyncio.CancelledError):
             await slow
-        assert not begun.is_set()
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert len(threads_of()) > 1
+        while len(threads_of()) > 1:
+            await asyncio.sleep(0.005)
 
-    threads = threads_of()
+    wait_until(lambda: len(threads_of()) == 1)
     story(told())
-    wait_until(lambda: threads_of() <= threads)
 
 
 # What is left in the daemon ---------------------------------------------------------------------------------
@@ -319,45 +317,144 @@ def soft() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def test_the_daemon_keeps_to_the_usual_limit_while_that_is_enough(inside: int) -> None:
+def test_the_daemon_has_the_usual_limit_for_a_moment(inside: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert soft() == most
     assert run_now(inside, "/bin/sh", "-c", "ulimit -Sn; ulimit -Hn").split() == ["1024", str(most)]
-    assert soft() == 1024
-    room.see(10)
-    assert soft() == 1024
-    room.see(100)  # calls at a time
     assert soft() == most
+
+
+def test_it_has_it_until_the_last_has_begun(inside: int) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert room.narrow()
     run_now(inside, "true")
     assert soft() == 1024
+    room.widen()
+    assert soft() == most
 
 
-def test_it_takes_all_before_descriptors_run_out(inside: int) -> None:
+@pytest.mark.parametrize("free", [0, 8])
+def test_where_many_are_open_it_is_the_long_way(inside: int, forks: list[int], free: int) -> None:
+    """However many of the low numbers are free."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    run_now(inside, "true")
-    held: list[int] = []
+    held = [os.dup(0) for _ in range(1500)]
     try:
-        while len(held) < 600:
-            held.append(os.dup(0))
-        room.see(1)
-        assert soft() == most
-        assert run_now(inside, "/bin/sh", "-c", "ulimit -Sn").split() == ["1024"]  # by the long way
+        for fd in held[:free]:
+            os.close(fd)
+        assert run_now(inside, "/bin/sh", "-c", "ulimit -Sn").split() == ["1024"]
+        assert len(forks) == 1
         assert soft() == most
     finally:
-        for fd in held:
+        for fd in held[free:]:
             os.close(fd)
 
 
-def test_who_is_on_his_way_meanwhile_has_the_usual_limit(
-    inside: int, forks: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spawn = syscalls.posix_spawn
+def test_a_hung_one_keeps_nobody_from_descriptors(forks: list[int]) -> None:
+    async def told(fd: int) -> None:
+        forks.clear()
+        before = {*leaks.children(os.getpid())}
+        hung = asyncio.create_task(Launcher().launch(request(fd, f"{PLACE}/hung/program")))
+        pid = await the_new_child(before)
+        await asyncio.sleep(0.1)
+        assert soft() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 1024
+        hung.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hung
+        wait_until(lambda: waited_for(pid))
 
-    def slow(*given: Any) -> int:
-        room.take_all()
-        return spawn(*given)
-
-    monkeypatch.setattr(syscalls, "posix_spawn", slow)
-    # It begins with the daemon's limit, and has the usual one when Enter is answered.
-    assert run_now(inside, "/bin/sh", "-c", "sleep 0.3; ulimit -Sn").split() == ["1024"]
+    with hanging() as fd:
+        story(told(fd))
     assert forks == []
+
+
+LATE_LIMITS = {
+    "its own": ("ulimit -Sn 77; sleep 0.3; ulimit -Sn", "77"),
+    "the daemon's": ("sleep 0.3; ulimit -Sn", "1024"),
+}
+
+
+@pytest.mark.parametrize(("text", "limit"), LATE_LIMITS.values(), ids=LATE_LIMITS)
+def test_begun_late_it_has_the_usual_limit_in_the_end(
+    inside: int, forks: list[int], monkeypatch: pytest.MonkeyPatch, text: str, limit: str
+) -> None:
+    posix_spawn = syscalls.posix_spawn
+
+    def late(*given: Any) -> int:
+        time.sleep(0.2)
+        return posix_spawn(*given)
+
+    monkeypatch.setattr(syscalls, "posix_spawn", late)
+    assert run_now(inside, "/bin/sh", "-c", text).split() == [limit]
+    assert forks == []
+
+
+# Its parent -------------------------------------------------------------------------------------------------
+
+
+def test_who_wants_to_die_with_his_parent_lives_as_long_as_the_daemon(inside: int, forks: list[int]) -> None:
+    """The parent is a thread, for PR_SET_PDEATHSIG: so that stays, but out of the namespace."""
+    for _ in range(5):
+        run_now(inside, "setpriv", "--pdeathsig", "KILL", "sleep", "0.2")
+    assert forks == []
+
+    async def told() -> None:
+        process = await Launcher().launch(request(inside, "sleep", "1000"))
+        [thread] = threads_of() - threads
+        place = f"/proc/self/task/{thread}"
+        host = os.readlink("/proc/self/ns/mnt")
+        while os.readlink(f"{place}/ns/mnt") != host or os.listdir(f"{place}/fd"):
+            await asyncio.sleep(0.005)
+        assert leaks.alive(process.pid)
+        await process.end()
+
+    wait_until(lambda: len(threads_of()) == 1)
+    threads = threads_of()
+    story(told())
+    wait_until(lambda: threads_of() <= threads)
+
+
+def test_it_keeps_few_threads(inside: int, forks: list[int]) -> None:
+    async def told() -> None:
+        processes = [await Launcher().launch(request(inside, "sleep", "1000")) for _ in range(spawn.MOST + 3)]
+        assert len(forks) == 3
+        for process in processes:
+            await process.end()
+
+    wait_until(lambda: len(threads_of()) == 1)
+    story(told())
+    wait_until(lambda: len(threads_of()) == 1)
+    run_now(inside, "true")
+    assert len(forks) == 3
+
+
+# What others sent -------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_is_received_meanwhile_is_in_its_table(
+    inside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is copied before the event loop goes on, and so at a moment when it has nothing of others."""
+    turns: list[int] = []
+    copied: list[int] = []
+    unshare = syscalls.unshare
+
+    def slow(flags: int) -> None:
+        begun = len(turns)
+        time.sleep(0.1)
+        unshare(flags)
+        copied.append(len(turns) - begun)
+
+    async def told() -> None:
+        async def others() -> None:
+            while True:
+                turns.append(1)
+                await asyncio.sleep(0)
+
+        busy = asyncio.create_task(others())
+        await run(inside, "true")
+        busy.cancel()
+
+    monkeypatch.setattr(syscalls, "unshare", slow)
+    story(told())
+    assert copied == [0]
+    assert turns
