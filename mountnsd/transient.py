@@ -19,7 +19,7 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine
 
-from mountnsd import cgroup, handover, names, program, starter, syscalls, units, waiting
+from mountnsd import bundle, cgroup, handover, names, program, starter, syscalls, units, waiting
 from mountnsd.bus import CallError, Disconnected, Variant
 from mountnsd.channel import close, failure_of, follow, pair
 from mountnsd.errors import EnterFailed
@@ -51,6 +51,7 @@ class TransientLauncher:
         self._processes: set[UnitProcess] = set()
         self._chores: set[asyncio.Task[None]] = set()
         self._head_start = HeadStart()
+        self._code = bundle.made()
 
     async def close(self) -> None:
         """Watch no unit any more; all go on."""
@@ -193,8 +194,10 @@ class TransientLauncher:
             sock.setblocking(False)
         try:
             async with asyncio.timeout(_BEGIN):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(sending, self._code)
                 handover.send_header(sending, header, sent)
-                await asyncio.get_running_loop().sock_sendall(sending, data)
+                await loop.sock_sendall(sending, data)
         except (OSError, TimeoutError) as error:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.ETIMEDOUT
             raise failure_of(what, "sendmsg", code) from error
