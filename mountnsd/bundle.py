@@ -6,17 +6,18 @@ an upgrade has put in its place meanwhile.  Where Python itself was upgraded, th
 
 Out of scope: what the modules do.
 
-Sources: the documentation of Python's modules marshal, importlib and types (code objects).
+Sources: the documentation of Python's modules marshal and importlib (get_code of its loaders).
 """
 
 import _ctypes
-import importlib.util
 import marshal
-from importlib.abc import InspectLoader
+import sys
 from types import CodeType
 
+from mountnsd import starter
+
 _SIZE = 8  # bytes that say how many follow
-# In this order: each takes what it imports from those before it.
+# In this order: each takes what it imports from those before it.  The last one has had them all imported here.
 MODULES = ("", ".bare", ".becoming", ".passing", ".child", ".handover", ".starter")
 # Executed in the other process, with `modules` and `places`.  What `from __future__` asks for has been done by then.
 _LOADER = """
@@ -34,7 +35,7 @@ for name, file, code in modules:
 
 def made() -> bytes:
     """What a starter reads first.  Raises ImportError, OSError."""
-    package = __name__.partition(".")[0]
+    package = starter.__name__.partition(".")[0]
     modules = tuple(_module(package + name) for name in MODULES)
     # The only one of Python's own that may be in a file.
     file = getattr(_ctypes, "__file__", None)
@@ -46,10 +47,9 @@ def made() -> bytes:
 
 def _module(name: str) -> tuple[str, str, CodeType]:
     """A module: its name, its file, its code.  Raises ImportError, OSError."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not isinstance(spec.loader, InspectLoader) or spec.origin is None:
-        raise ImportError(f"there is no code of {name}", name=name)
-    code = spec.loader.get_code(name)
-    if code is None:
+    spec = sys.modules[name].__spec__
+    load = getattr(spec.loader, "get_code", None) if spec is not None else None
+    code = load(name) if load is not None else None
+    if spec is None or spec.origin is None or not isinstance(code, CodeType):
         raise ImportError(f"there is no code of {name}", name=name)
     return name, spec.origin, code

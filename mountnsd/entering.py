@@ -286,6 +286,7 @@ class Entering:
                     status,
                     destination=origin.caller,
                 )
+                self._bus.flush()  # what follows takes as long as systemd took
             if not origin.told:
                 _tell_exited(process.pid, origin, code, status)
             process.told()

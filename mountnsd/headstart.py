@@ -15,26 +15,27 @@ Out of scope: hosts without the unified hierarchy; it is no loss where none of t
 Sources: kernel/cgroup/cgroup.c (cgroup_procs_write_start), kernel/locking/percpu-rwsem.c, kernel/rcu/sync.c.
 """
 
+import _thread
 import asyncio
-import logging
 import os
+from contextlib import suppress
 
-from mountnsd import cgroup, helper, syscalls
-
-log = logging.getLogger(__name__)
+from mountnsd import cgroup, syscalls
 
 _EXECUTOR = 256  # the version of systemd that starts a program to put itself into the group it was made in
 _SOON = 0.001  # seconds
 _ROOM = 1 << 16  # bytes; our unit has no other process
+_LOOK = 0.002  # seconds between two looks whether the last one has been given
 
 
 class HeadStart:
     """Gives head starts, one at a time."""
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
+        self._giving = False
+        self._fd = -1  # of the list of the processes in our control group
 
     def suit(self, version: int) -> None:
         """Choose the moment.  Arguments: version: systemd's, 0 where it is not known."""
@@ -54,31 +55,53 @@ class HeadStart:
         """Give none any more; wait for the one that is being given."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        while self._giving:
+            await asyncio.sleep(_LOOK)
+        if self._fd >= 0:
+            syscalls.close(self._fd)
+            self._fd = -1
 
     def _give(self) -> None:
         self._timer = None
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._wait())
-            self._task.add_done_callback(self._given)
+        if self._giving:
+            return
+        with suppress(OSError, RuntimeError):
+            self._find()
+            self._giving = True
+            try:
+                # Not by helper.py, where it would begin a few turns of the event loop later.
+                _thread.start_new_thread(self._wait, ())
+            except BaseException:
+                self._giving = False
+                raise
 
-    def _given(self, _task: asyncio.Task[None]) -> None:
-        self._task = None
+    def _find(self) -> None:
+        """Have our control group open.  Raises OSError."""
+        if self._fd >= 0 and _is_ours(self._fd):
+            return
+        if self._fd >= 0:  # somebody has put us into another one
+            syscalls.close(self._fd)
+            self._fd = -1
+        fd = os.open(cgroup.path(cgroup.own()) / "cgroup.procs", os.O_RDWR | os.O_CLOEXEC)
+        # By another mount of the hierarchy it could be another group.
+        if not _is_ours(fd):
+            syscalls.close(fd)
+            raise FileNotFoundError
+        self._fd = fd
 
-    async def _wait(self) -> None:
+    def _wait(self) -> None:
         try:
-            await helper.run(_have_the_lock, lane="headstart")
-        except Exception as error:  # noqa: BLE001 - it is no loss
-            log.debug("No head start was given: %s", error)
+            with suppress(OSError):
+                _have_the_lock(self._fd)
+        finally:
+            self._giving = False
 
 
-def _have_the_lock() -> None:
+def _is_ours(fd: int) -> bool:
+    """Whether we are in the control group whose list of processes that is.  Raises OSError."""
+    return str(os.getpid()).encode() in os.pread(fd, _ROOM, 0).split()
+
+
+def _have_the_lock(fd: int) -> None:
     """Put ourselves into the control group that we are in.  Raises OSError."""
-    fd = os.open(cgroup.path(cgroup.own()) / "cgroup.procs", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        # By another mount of the hierarchy it could be another group: then it is left alone.
-        if str(os.getpid()).encode() in os.read(fd, _ROOM).split():
-            os.write(fd, b"0")
-    finally:
-        syscalls.close(fd)
+    os.write(fd, b"0")
