@@ -120,7 +120,7 @@ class Daemon:
             # What the kernel has in its cache just now depends on the moment; as if it had nothing.
             declaration.is_surely_none = lambda *_: False
             # Whether there is a head start depends on the host, and it is no loss where there is none.
-            headstart.HeadStart._give = lambda self: None  # type: ignore[method-assign]
+            headstart.HeadStart._give = lambda *_: None  # type: ignore[method-assign]
             tell = real._tell_systemd
 
             def tell_supervised(state: str) -> None:
