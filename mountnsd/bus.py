@@ -340,6 +340,10 @@ class Bus:
         to: dict[str, Any] = {"path": path, "interface": interface, "destination": destination or ""}
         self._send(frames.SIGNAL, signature, body, flags=frames.NO_REPLY_EXPECTED, member=member, **to)
 
+    def flush(self) -> None:
+        """Send now what would be sent with what else comes up."""
+        self._stream.flush()
+
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> None:

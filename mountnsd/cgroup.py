@@ -59,6 +59,19 @@ async def emptied(group: str) -> None:
         syscalls.close(fd)
 
 
+def own() -> str:
+    """Our own control group, as `populated` takes it.  Raises OSError: ENOENT: we are in none that can be seen."""
+    fd = os.open("/proc/self/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 1 << 16).decode("utf-8", "surrogateescape").splitlines()
+    finally:
+        syscalls.close(fd)
+    for line in lines:
+        if line.startswith("0::/") and ".." not in line.split("/"):  # those lead out of what is mounted here
+            return line.removeprefix("0::")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/proc/self/cgroup")
+
+
 def unit_of(pid: int) -> str:
     """The systemd unit that a process is in, as sd_pid_get_unit(3) has it; empty where it is in none.
 
@@ -93,14 +106,19 @@ def unit_in(table: str) -> str:
 
 
 def _events(group: str) -> Path:
-    """The file that tells.  Raises: OSError: EOPNOTSUPP: what is missing here may be in another hierarchy."""
+    """The file that tells.  Raises OSError as `path`."""
+    return path(group) / "cgroup.events"
+
+
+def path(group: str) -> Path:
+    """Where a control group is.  Raises: OSError: EOPNOTSUPP: what is missing here may be in another hierarchy."""
     fd = os.open(ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if syscalls.fstatfs_type(fd) != syscalls.CGROUP2_SUPER_MAGIC:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(ROOT))
     finally:
         syscalls.close(fd)
-    return ROOT / group.lstrip("/") / "cgroup.events"
+    return ROOT / group.lstrip("/")
 
 
 def _says_populated(text: bytes) -> bool:

@@ -27,8 +27,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import resource
-import termios
 
 from mountnsd import becoming, passing
 from mountnsd.bare import os, signal
@@ -59,10 +57,11 @@ class Plan:
 
     Arguments: channel: a socket to the parent; namespace: descriptor of the mount namespace; fds: the child's
         number of each descriptor, to ours; parcel, parcel_size: what a caller sent, and how many that are; handles:
-        the child's number of each of those, to its place in the parcel; uid, gid, groups: who it is to be; tty:
-        make descriptor 0 the controlling terminal; no_new_privs: set it; directories: the first of them that can be
-        changed to is; directory_needed: whether it is an error when none can; programs: the paths to try; argv;
-        env; clean: systemd started the process, in a unit whose limits and priorities are to stay as they are.
+        the child's number of each of those, to its place in the parcel; uid, gid, groups: who it is to be; tty: the
+        ioctl(2) that makes descriptor 0 the controlling terminal, 0 for none; no_new_privs: set it; directories: the
+        first of them that can be changed to is; directory_needed: whether it is an error when none can; programs:
+        the paths to try; argv; env; clean: systemd started the process, in a unit whose limits and priorities are
+        to stay as they are.
     """
 
     __slots__ = (
@@ -98,7 +97,7 @@ class Plan:
         uid: int,
         gid: int,
         groups: Sequence[int],
-        tty: bool,
+        tty: int,
         no_new_privs: bool,
         directories: Sequence[bytes],
         directory_needed: bool,
@@ -220,15 +219,21 @@ def _be_ordinary(plan: Plan) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except OSError:
         pass
-    usual = usual_descriptors()
+    _have_usual_descriptors()
+
+
+def _have_usual_descriptors() -> None:
+    import resource  # the daemon has it; where systemd started the process, it would cost it time
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    usual = (usual_descriptors(hard), hard)
     if resource.getrlimit(resource.RLIMIT_NOFILE) != usual:
         resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
-def usual_descriptors() -> tuple[int, int]:
-    """The soft limit of descriptors that programs are used to, as far as there may be so many, and the hard one."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return _SOFT_NOFILE if hard == resource.RLIM_INFINITY else min(hard, _SOFT_NOFILE), hard
+def usual_descriptors(hard: int) -> int:
+    """The soft limit of descriptors that programs are used to, as far as the hard one lets there be so many."""
+    return min(hard, _SOFT_NOFILE) if hard >= 0 else _SOFT_NOFILE  # RLIM_INFINITY is -1
 
 
 def leave_keyring(_plan: Plan) -> None:
@@ -290,7 +295,7 @@ def _give_up_new_privileges(plan: Plan) -> None:
 def _take_terminal(plan: Plan) -> None:
     """As the user: the kernel then asks whether the terminal is open for reading, which root is spared."""
     if plan.tty:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # 0: never take it from another session
+        fcntl.ioctl(0, plan.tty, 0)  # 0: never take it from another session
 
 
 def _change_directory(plan: Plan) -> None:

@@ -110,6 +110,8 @@ class Entering:
         program.check(argv, fds, len(request.call.fds), chosen.env, chosen.cwd, tty=chosen.tty)
         caller = request.caller
         self._check_quota(caller)
+        if caller.uid == 0:  # nobody is asked whether he may
+            self._starter.expect()
         who = await self._identify(caller, chosen.user)
         action = Action.ENTER if who.uid == caller.uid and not chosen.new_privileges else Action.ENTER_AS
 
@@ -272,8 +274,6 @@ class Entering:
                     log.info("Process %d is killed: its caller has left the bus", process.pid)
                     await process.kill()
             code, status = await asyncio.shield(process.exited)
-            if not origin.told:
-                _tell_exited(process.pid, origin, code, status)
             if origin.bus == self._bus.id and process.pid and not origin.told:
                 self._bus.signal(
                     names.ROOT_PATH,
@@ -286,6 +286,9 @@ class Entering:
                     status,
                     destination=origin.caller,
                 )
+                self._bus.flush()  # what follows takes as long as systemd took
+            if not origin.told:
+                _tell_exited(process.pid, origin, code, status)
             process.told()
             process.close()
             await asyncio.shield(process.over)

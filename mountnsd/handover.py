@@ -19,7 +19,7 @@ from mountnsd.child import Plan
 _HEADER = 8
 _MAX_SIZE = 4 << 20
 # Both ends are of one version, but for the moment of an upgrade: then nothing may be misread.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def pack(plan: Plan, kept: tuple[int, ...] = ()) -> tuple[bytes, bytes, list[int]]:

@@ -102,6 +102,9 @@ class Process:
 class Launcher:
     """Starts processes as plain children: without systemd, and where its units are not wanted."""
 
+    def expect(self) -> None:
+        """Nothing: there is nothing to wait for."""
+
     def recover(self) -> list[tuple[Origin, Process]]:
         """None: what was the child of an earlier daemon is nobody's now."""
         return []

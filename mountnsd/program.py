@@ -8,6 +8,8 @@ Sources: execve(2), environ(7), passwd(5).
 """
 
 import os
+import resource  # noqa: F401 - for a child, where nothing may be looked for any more
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -150,7 +152,7 @@ def plan(request: Request, fds: Mapping[int, int], channel: int) -> child.Plan:
         uid=identity.uid,
         gid=identity.gid,
         groups=identity.groups,
-        tty=request.tty,
+        tty=termios.TIOCSCTTY if request.tty else 0,
         no_new_privs=identity.uid != 0 and not request.new_privileges,
         directories=directories,
         directory_needed=request.cwd is not None,

@@ -35,11 +35,17 @@ def narrow() -> bool:
         if max(map(int, os.listdir("/proc/self/fd"))) >= _ENOUGH:
             return False
         if not _narrow:
-            resource.setrlimit(resource.RLIMIT_NOFILE, child.usual_descriptors())
+            resource.setrlimit(resource.RLIMIT_NOFILE, _usual())
     except (OSError, ValueError):
         return False
     _narrow += 1
     return True
+
+
+def _usual() -> tuple[int, int]:
+    """The soft limit that programs are used to, and the hard one that we have."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return child.usual_descriptors(hard), hard
 
 
 def widen() -> None:
@@ -52,7 +58,7 @@ def widen() -> None:
 
 def make_usual(pid: int) -> None:
     """Give a process that has our soft limit the usual one; what it has set itself stays."""
-    usual = child.usual_descriptors()
+    usual = _usual()
     try:
         if resource.prlimit(pid, resource.RLIMIT_NOFILE) == (usual[1], usual[1]):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)

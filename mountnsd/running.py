@@ -40,6 +40,9 @@ class Running(Protocol):
 class Starter(Protocol):
     """Starts processes inside namespaces: launcher.Launcher, transient.TransientLauncher."""
 
+    def expect(self) -> None:
+        """Somebody who may enter is about to: what takes time in the kernel can begin."""
+
     async def launch(self, request: Request, origin: Origin) -> Running:
         """Start what the request says, and wait until it runs.  Cancelled, it kills it.  Raises EnterFailed."""
 

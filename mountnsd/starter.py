@@ -3,9 +3,9 @@
 
 The daemon sends it the plan over descriptor 0.  It is started by COMMAND: nothing of the environment, of the working
 directory or of site-packages has a say in what it imports, and it imports only what it needs.  It is no script,
-because Python compiles one each time that it is run.
+because Python compiles one each time that it is run; its code comes before the plan.
 
-Out of scope: what the plan says (child.py carries it out), and the unit (transient.py).
+Out of scope: what the plan says (child.py carries it out), the code (bundle.py), and the unit (transient.py).
 """
 
 from __future__ import annotations
@@ -23,14 +23,23 @@ if TYPE_CHECKING:
 # The daemon has ended, or the caller has left before the process began.
 _GIVEN_UP = (errno.EPIPE, errno.ECONNRESET)
 _PLACE = __file__.rpartition("/")[0].rpartition("/")[0]
-# Python's own flags: isolated, and without site-packages.
-COMMAND = (
-    sys.executable or "/usr/bin/python3",
-    "-I",
-    "-S",
-    "-c",
-    f"import sys; sys.path.insert(0, {_PLACE!r}); from mountnsd.starter import main; main()",
-)
+# Python's own flags: isolated, and without site-packages.  Another version of Python cannot read this one's code.
+_BEGIN = f"""\
+import sys,marshal,posix,_socket as k
+s=k.socket(fileno=0)
+def r(n):
+ d=s.recv(n,k.MSG_WAITALL)
+ len(d)==n or posix._exit(127)
+ return d
+c=r(int.from_bytes(r(8),'little'))
+s.detach()
+if sys.hexversion=={sys.hexversion}:
+ exec(*marshal.loads(c))
+else:
+ sys.path.insert(0,{_PLACE!r})
+from mountnsd.starter import main
+main()"""
+COMMAND = (sys.executable or "/usr/bin/python3", "-I", "-S", "-c", _BEGIN)
 HELLO = b"\2"  # to the daemon: this is who I am; the kernel says the pid
 
 

@@ -17,12 +17,13 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
-from mountnsd import cgroup, handover, names, program, starter, syscalls, units, waiting
+from mountnsd import bundle, cgroup, handover, names, program, starter, syscalls, units, waiting
 from mountnsd.bus import CallError, Disconnected, Variant
 from mountnsd.channel import close, failure_of, follow, pair
 from mountnsd.errors import EnterFailed
+from mountnsd.headstart import HeadStart
 from mountnsd.named import Namespace
 from mountnsd.program import Request
 from mountnsd.records import Origin, Records
@@ -49,14 +50,21 @@ class TransientLauncher:
         self._kept = kept
         self._processes: set[UnitProcess] = set()
         self._chores: set[asyncio.Task[None]] = set()
+        self._head_start = HeadStart()
+        self._code = bundle.made()
 
     async def close(self) -> None:
         """Watch no unit any more; all go on."""
+        await self._head_start.close()
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         await asyncio.gather(*(process.forsake() for process in self._processes))
         self._records.close()
+
+    def expect(self) -> None:
+        """Begin to wait for what systemd will wait for."""
+        self._head_start.coming()
 
     async def launch(self, request: Request, origin: Origin) -> UnitProcess:
         """Start what the request says in a unit of its own, and wait until it runs.
@@ -67,6 +75,7 @@ class TransientLauncher:
         Raises: EnterFailed: the step, its errno, and a hint.
         """
         what = f"Cannot run {names.shown(program.shown(request))} in namespace '{request.namespace}'"
+        self._head_start.coming()
         try:
             number = self._records.write(origin)
         except OSError as error:
@@ -91,6 +100,7 @@ class TransientLauncher:
 
     def recover(self) -> list[tuple[Origin, UnitProcess]]:
         """Take over the units that an earlier daemon started, those that have ended meanwhile among them."""
+        self._do(self._suit())
         return [
             (origin, self._look_after(UnitProcess(self._units, self._records, number, origin)))
             for number, origin in self._records.all().items()
@@ -119,9 +129,18 @@ class TransientLauncher:
     def _forget(self, process: UnitProcess) -> None:
         self._processes.discard(process)
         if not self._kept(process.origin.namespace):
-            chore = asyncio.ensure_future(self._tidy(process.origin.namespace))
-            self._chores.add(chore)
-            chore.add_done_callback(self._chores.discard)
+            self._do(self._tidy(process.origin.namespace))
+
+    def _do(self, work: Coroutine[None, None, None]) -> None:
+        """Have it done meanwhile, unless we end first."""
+        chore = asyncio.ensure_future(work)
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+
+    async def _suit(self) -> None:
+        """Have head starts suit this systemd, which is no loss where it does not answer."""
+        with contextlib.suppress(CallError, Disconnected):
+            self._head_start.suit(await self._units.version())
 
     async def _tidy(self, namespace: str) -> None:
         """As `_retire_slice`, which is no loss where it fails."""
@@ -163,6 +182,7 @@ class TransientLauncher:
             # Ours no more: that nobody has that end is how we see that nothing was started.
             stdin = taking.detach()
             await self._units.start(unit, _properties(request, origin, bool(kept)), [stdin])
+            self._head_start.ordered()
         except CallError as error:
             raise EnterFailed(
                 what,
@@ -174,8 +194,10 @@ class TransientLauncher:
             sock.setblocking(False)
         try:
             async with asyncio.timeout(_BEGIN):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(sending, self._code)
                 handover.send_header(sending, header, sent)
-                await asyncio.get_running_loop().sock_sendall(sending, data)
+                await loop.sock_sendall(sending, data)
         except (OSError, TimeoutError) as error:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.ETIMEDOUT
             raise failure_of(what, "sendmsg", code) from error

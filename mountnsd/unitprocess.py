@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from mountnsd import cgroup, names, syscalls, waiting
+from mountnsd import cgroup, ended, names, syscalls, waiting
 from mountnsd.bus import CallError, Disconnected
 from mountnsd.records import Origin, Records
 from mountnsd.units import Main, Units
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _UNKNOWN = (os.CLD_EXITED, 255)  # where nobody can know how a process ended
 _ENDED = ("exited", "failed", "dead")
+_TELLING = (
+    0.1  # seconds that it may take to tell the caller how a process ended; nobody does of what never ran
+)
 
 
 class UnitProcess:
@@ -60,6 +63,7 @@ class UnitProcess:
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[tuple[int, int]] = loop.create_future()
         self.over: asyncio.Future[None] = loop.create_future()
+        self._was_told: asyncio.Future[None] = loop.create_future()
         self._closed = False
         self._task = asyncio.ensure_future(self._watch(abandoned))
 
@@ -77,6 +81,8 @@ class UnitProcess:
     def told(self) -> None:
         """The caller has been told how it ended, and need not be told by the next daemon."""
         self.origin = replace(self.origin, told=True)
+        if not self._was_told.done():
+            self._was_told.set_result(None)
         if not self.over.done():
             self._records.mark_told(self._number, self.origin)
 
@@ -122,6 +128,8 @@ class UnitProcess:
             if self.pidfd >= 0:
                 await waiting.readable(self.pidfd)
             self._settle(await self._status())
+            # Who waits for that is told before systemd is asked anything.
+            await asyncio.wait((self._was_told,), timeout=_TELLING)
             self._close_if_unused()
         await self._emptied()
 
@@ -156,7 +164,9 @@ class UnitProcess:
         return -1
 
     async def _status(self) -> tuple[int, int]:
-        """How the main process ended, by systemd's word, which may be a moment late."""
+        """How the main process ended: by the kernel's word, or else by systemd's, which may be a moment late."""
+        if self.pidfd >= 0 and (known := ended.status(self.pid, self.pidfd)) is not None:
+            return known
         async for _ in waiting.patience():
             with suppress(CallError):  # it is busy
                 state, code, status = await self._units.end_of_main(self._unit)

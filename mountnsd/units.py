@@ -8,6 +8,7 @@ Source: org.freedesktop.systemd1(5).
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,12 @@ class Units:
         """Whether a service manager is on this bus."""
         (owned,) = await self._bus.call_driver("NameHasOwner", "s", SYSTEMD)
         return bool(owned)
+
+    async def version(self) -> int:
+        """The version of the service manager, 0 where it does not say one.  Raises CallError."""
+        text = str(await self._property(_PATH, _MANAGER, "Version") or "")
+        number = re.match(r"v?(\d{1,4})", text, re.ASCII)
+        return int(number[1]) if number else 0
 
     async def start(self, name: str, properties: dict[str, Variant], fds: list[int]) -> None:
         """Start a transient unit; returns when it is on its way.
@@ -164,7 +171,9 @@ class Units:
             await self._bus.call(SYSTEMD, _PATH, _MANAGER, member, signature, body)
 
     async def _get(self, name: str, interface: str, key: str) -> Any:
-        path = _UNIT_PATH + names.label(name)
+        return await self._property(_UNIT_PATH + names.label(name), interface, key)
+
+    async def _property(self, path: str, interface: str, key: str) -> Any:
         try:
             async with self._slots:
                 (value,) = await self._bus.call(SYSTEMD, path, _PROPERTIES, "Get", "ss", (interface, key))

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,21 @@ from typing import Any
 import pytest
 from support.entering import NOBODY, PLACE, ROOT, memory, request
 
-from mountnsd import child, handover, program, starter
+from mountnsd import bundle, child, handover, program, starter
 from mountnsd.descriptors import Descriptors
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
 SECONDS = 20
+CODE = bundle.made()
 
 
 class Unit:
     """A starter that runs, and the daemon's ends of its two sockets."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(
+        self, *, code: bytes = CODE, command: tuple[str, ...] = starter.COMMAND, **changes: Any
+    ) -> None:
         self.sending, stdin = socket.socketpair()
         self.channel, self._theirs = socket.socketpair()
         for sock in (self.sending, self.channel):
@@ -35,7 +39,8 @@ class Unit:
         with stdin:
             pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             options: dict[str, Any] = pipes | changes
-            self.process: subprocess.Popen[bytes] = subprocess.Popen(starter.COMMAND, **options)
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(command, **options)
+        self.sending.sendall(code)
 
     def hand_over(self, fd: int, *argv: str, kept: tuple[int, ...] = (1, 2), **changes: Any) -> None:
         """Send the plan of what `support.entering.request` takes."""
@@ -147,6 +152,28 @@ def test_until_our_word_nothing_happens(unit: Unit, inside: int) -> None:
 def test_no_plan_no_process(unit: Unit) -> None:
     unit.sending.close()
     assert unit.result() == (127, "")
+
+
+@pytest.mark.parametrize("most", [0, 7, 8, len(CODE) - 1])
+def test_without_its_code_it_is_none(most: int) -> None:
+    unit = Unit(code=CODE[:most])
+    unit.sending.close()
+    assert unit.result() == (127, "")
+    unit.close()
+
+
+def test_another_version_of_python_takes_the_files(inside: int) -> None:
+    """As of an interpreter that was upgraded while the daemon ran: it cannot even read that code."""
+    size = len(CODE) - 8
+    begin = starter.COMMAND[-1].replace(f"=={sys.hexversion}:", "==1:")
+    assert begin != starter.COMMAND[-1]
+    unit = Unit(code=CODE[:8] + bytes(size), command=(*starter.COMMAND[:-1], begin))
+    try:
+        unit.hand_over(inside, "sh", "-c", f"cat {PLACE}/hi-there; exit 7")
+        assert unit.go_on() == child.EXECUTING
+        assert unit.result() == (7, "hello from inside\n")
+    finally:
+        unit.close()
 
 
 def test_half_a_plan_is_none(unit: Unit, inside: int) -> None:

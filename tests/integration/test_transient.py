@@ -17,6 +17,7 @@ from support.buses import PrivateBus
 from support.client import MANAGER, PATH, Client, DBusError
 from support.daemon import Daemon
 from support.manager import Manager
+from support.oldkernel import UntoldDaemon
 from support.polkit import Polkit
 
 NAME = "build"
@@ -30,10 +31,14 @@ def manager(bus: PrivateBus) -> Iterator[Manager]:
 
 
 @pytest.fixture
-def daemon(bus: PrivateBus, manager: Manager, directory: Path) -> Iterator[Daemon]:
+def daemon(
+    bus: PrivateBus, manager: Manager, directory: Path, request: pytest.FixtureRequest
+) -> Iterator[Daemon]:
+    """Arguments: request: its parameter is the kind of daemon, where it is another one."""
     place = directory / "daemon"
     place.mkdir()
-    with Daemon(bus, place, arguments=("--launcher=systemd",)) as running:
+    kind = getattr(request, "param", Daemon)
+    with kind(bus, place, arguments=("--launcher=systemd",)) as running:
         yield running
 
 
@@ -102,9 +107,22 @@ def test_a_program_that_cannot_run_leaves_nothing(root: Client, daemon: Daemon, 
     eventually(lambda: not kept(daemon))
 
 
-def test_systemd_may_be_late_to_know(root: Client, manager: Manager) -> None:
-    manager.faults.late = 3
+def test_systemd_need_not_be_asked(root: Client, manager: Manager) -> None:
+    manager.faults.refuse = {"Get"}
     assert exit_of(root, "sh", "-c", "exit 3") == (os.CLD_EXITED, 3)
+
+
+@pytest.mark.parametrize("daemon", [UntoldDaemon], indirect=True)
+@pytest.mark.parametrize("late", [0, 3])
+def test_where_the_kernel_does_not_tell_systemd_does(
+    root: Client, daemon: Daemon, manager: Manager, late: int
+) -> None:
+    """And may be late to know."""
+    manager.faults.late = late
+    assert exit_of(root, "sh", "-c", "exit 3") == (os.CLD_EXITED, 3)
+    assert exit_of(root, "sh", "-c", "kill -SEGV $$") == (os.CLD_KILLED, signal.SIGSEGV)
+    eventually(lambda: not manager.units)
+    eventually(lambda: not kept(daemon))
 
 
 # Over the daemon's end --------------------------------------------------------------------------------------

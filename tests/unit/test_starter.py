@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mountnsd import bare, starter
+from mountnsd import bare, bundle, child, starter
 
 PACKAGE = Path(starter.__file__).parent
 BARE = [file for file in PACKAGE.glob("*.py") if "from mountnsd.bare import" in file.read_text()]
@@ -30,15 +31,40 @@ HEAVY = {
 HEAVY |= {"re", "selectors", "signal", "site", "socket", "types", "typing"}
 
 
-def test_imports_next_to_nothing() -> None:
-    code = starter.COMMAND[-1].replace("; main()", "; print(*sorted(sys.modules))")
-    result = subprocess.run([*starter.COMMAND[:-1], code], capture_output=True, text=True, check=True)
-    alone = [*starter.COMMAND[:-1], "import sys; print(*sorted(sys.modules))"]
-    before = subprocess.run(alone, capture_output=True, text=True, check=True).stdout.split()
-    imported = {*result.stdout.split()} - {*before}
-    assert "mountnsd.child" in imported
-    assert not HEAVY & imported
-    assert len(imported) <= 16, imported
+def _loaded(command: tuple[str, ...], code: bytes) -> dict[str, str]:
+    """The modules that are there in the end, each with its file."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(code)
+        result = subprocess.run(command, stdin=theirs.fileno(), capture_output=True, text=True, check=True)
+    found: dict[str, str] = ast.literal_eval(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize("version", [sys.hexversion, 1])
+def test_imports_next_to_nothing(version: int) -> None:
+    """Whether its code is executed, or found in files."""
+    show = "print({name: getattr(module, '__file__', '') for name, module in sys.modules.items()})"
+    begin = starter.COMMAND[-1].replace("\nmain()", f"\n{show}").replace(str(sys.hexversion), str(version))
+    imported = _loaded((*starter.COMMAND[:-1], begin), bundle.made())
+    before = _loaded((*starter.COMMAND[:-1], f"import sys\n{show}"), b"")
+    new = imported.keys() - before.keys()
+    assert {f"mountnsd{name}" for name in bundle.MODULES} <= new
+    assert not HEAVY & new
+    assert len(new) <= 16, new
+    assert imported["mountnsd.child"] == child.__file__
+
+
+def test_all_that_it_needs_is_in_its_code() -> None:
+    """A module that is missing there would be looked for in files."""
+    taken = {
+        alias.name
+        for name in bundle.MODULES[1:]
+        for node in ast.walk(ast.parse((PACKAGE / f"{name[1:]}.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "mountnsd"
+        for alias in node.names
+    }
+    assert {f".{name}" for name in taken} | {".starter", ".bare"} == {*bundle.MODULES[1:]}
 
 
 @pytest.mark.parametrize("file", BARE, ids=lambda file: str(file.stem))
