@@ -48,6 +48,13 @@ def names_of(ground: Ground) -> list[str]:
     return [found.name for found in ground.restart().all()]
 
 
+def test_names_are_kept_once(ground: Ground) -> None:
+    """Of thousands: by the holder and by the registry."""
+    registry = ground.restart()
+    held = {id(name) for name in registry.holder._inventory.names()}
+    assert {id(found.name) for found in registry.all()} == held
+
+
 class TestWhatACrashLeaves:
     """Each state that a creation or a destruction can be cut short in."""
 
