@@ -4,8 +4,8 @@
 What is collected may log and import, and Python collects in whatever thread makes garbage: that may be one that is
 inside a namespace.  So it does not collect by itself in the daemon, and this does instead: what is young with the
 calls that come, and all of it a while later.  What an answer took besides goes back to the system then, too, and what
-a helper thread took: all threads have theirs from one arena, because another would stay as large as it ever was.  While
-nobody calls nothing is done.
+a helper thread took: all threads have theirs from one arena, because another would stay as large as it ever was.
+While nobody calls nothing is done.
 
 Sources: the documentation of Python's module gc; malloc_trim(3); mallopt(3), M_ARENA_MAX.
 """
