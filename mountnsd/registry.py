@@ -380,14 +380,7 @@ class Registry:
 
     def _metadata_of(self, pin: Pin, state: State) -> Metadata:
         """The metadata of a pin if it is about this very namespace, else next to nothing: root is the owner."""
-        number = 0
-        if state is State.ACTIVE:
-            with suppress(NamespaceStale):
-                fd = self.holder.open(pin.name, pin.inode)
-                try:
-                    number = syscalls.mntns_id(fd)
-                finally:
-                    syscalls.close(fd)
+        number = self.holder.id_of(pin) if state is State.ACTIVE else 0
         metadata = self._metadata.read(pin.name)
         if metadata is not None and metadata.inode == pin.inode and number in (0, metadata.id):
             return metadata
