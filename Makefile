@@ -101,6 +101,8 @@ tools: test-packages $(VENV)/ruff-$(RUFF)-mypy-$(MYPY) ## install what the tests
 test: tools ## run every layer of tests; the first time makes root trees in build/roots
 	@echo "running $(LAYERS)"
 	@$(PYTEST) $(LAYERS)
+	@echo "running tests/integration with a hidden holder"
+	@$(MAKE) --no-print-directory test-hidden
 
 .PHONY: test-hidden
 test-hidden: tools ## run the integration tests with a hidden holder

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 START = b"\1"  # from the parent: the process is registered, go on
 EXECUTING = b"\xff"  # to the parent: all is done but execve
 
-_UMASK = 0o022
+UMASK = 0o022
 _SOFT_NOFILE = 1024  # more breaks programs that use select(2); they may raise it themselves
 _CATCHABLE = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 _NORMAL_PRIORITY = os.sched_param(0)
@@ -157,7 +157,7 @@ def _reset_signals(_plan: Plan) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _arrange_descriptors(plan: Plan) -> None:
+def arrange_descriptors(plan: Plan) -> None:
     """Give every descriptor its number and close all others.
 
     Sources and targets may overlap in any way (0 and 1 swapped), and so may what we need ourselves.  So first
@@ -200,7 +200,7 @@ def _be_ordinary(plan: Plan) -> None:
     """Take back what the daemon may have in its own favour.  None of it is worth refusing to start."""
     if plan.clean:
         return
-    os.umask(_UMASK)
+    os.umask(UMASK)
     try:
         # Of the host's /proc: the namespace's may lead anywhere.
         fd = os.open(_OOM_SCORE_ADJ, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
@@ -216,13 +216,18 @@ def _be_ordinary(plan: Plan) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except OSError:
         pass
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _SOFT_NOFILE if hard == resource.RLIM_INFINITY else min(hard, _SOFT_NOFILE)
-    if soft != wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    usual = usual_descriptors()
+    if resource.getrlimit(resource.RLIMIT_NOFILE) != usual:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
-def _leave_keyring(_plan: Plan) -> None:
+def usual_descriptors() -> tuple[int, int]:
+    """The soft limit of descriptors that programs are used to, as far as there may be so many, and the hard one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return _SOFT_NOFILE if hard == resource.RLIM_INFINITY else min(hard, _SOFT_NOFILE), hard
+
+
+def leave_keyring(_plan: Plan) -> None:
     """Lose the daemon's session keyring, whose possession gives rights to root's keys.
 
     As root, whose quota is large: with the user's own, 200 processes of his would be the most.
@@ -317,11 +322,11 @@ def _execute(plan: Plan) -> None:
 # In this order.  The names are for messages.
 STEPS: tuple[tuple[str, Callable[[Plan], None]], ...] = (
     ("signal", _reset_signals),
-    ("dup2", _arrange_descriptors),
+    ("dup2", arrange_descriptors),
     ("start", _wait_for_parent),
     ("setsid", _leave_session),
     ("setrlimit", _be_ordinary),
-    ("keyctl", _leave_keyring),
+    ("keyctl", leave_keyring),
     ("securebits", _reset_securebits),
     ("setns", _enter),
     ("setgroups", _set_groups),

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import mountnsd
-from mountnsd import config, declaration, garbage, log, names, stall, stream
+from mountnsd import config, declaration, garbage, log, names, room, stall, stream
 from mountnsd.bus import Bus, CallError, Disconnected
 from mountnsd.errors import Error
 from mountnsd.holder import Holder
@@ -301,9 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o022)
     garbage.take_over()
     sys.setswitchinterval(_SWITCH_SEC)
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != most:  # what runs inside gets the usual soft limit back
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    room.take_all()  # what runs inside gets the usual soft limit back
     address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or stream.DEFAULT_ADDRESS
     try:
         if os.geteuid() != 0:

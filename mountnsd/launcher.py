@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Enter: a process inside a namespace, with the right identity.
 
-`launch` answers when the program runs, or with the step that failed.  The way
-there is in child.py; here is what happens before the fork and in the parent.
+`launch` answers when the program runs, or with the step that failed.  The ways
+there are in child.py, for all, and in spawn.py, for most of root's; here is
+what happens before and in the parent.
 
 The process is a plain child, in the daemon's control group and with the
 daemon's sandbox: for systems without systemd.  Out of scope: who may
@@ -20,7 +21,7 @@ import signal
 import threading
 from dataclasses import dataclass
 
-from mountnsd import channel, child, disposal, names, output, program, syscalls
+from mountnsd import channel, child, disposal, names, output, program, spawn, syscalls
 from mountnsd.channel import failure_of, follow
 from mountnsd.named import Namespace
 from mountnsd.program import Request
@@ -127,25 +128,12 @@ class Launcher:
         with contextlib.ExitStack() as stack:
             try:
                 fds = await _all_descriptors(request, stack)
-                ours, theirs = channel.pair(stack)
             except OSError as error:
                 raise failure_of(what, "open", error.errno) from error
-            ours.setblocking(False)
-            plan = program.plan(request, fds.numbers, theirs.fileno())
             await disposal.begun()  # so that the child inherits no descriptor of other callers
-            try:
-                pid = _fork(plan)
-            except OSError as error:
-                raise failure_of(what, "fork", error.errno) from error
-            channel.close(theirs)
-            process = _hold(pid, what)
-            try:
-                await follow(ours, what)
-            except BaseException:
-                await process.end()
-                raise
+            process = await _spawned(request, fds.numbers, what) or await _forked(request, fds.numbers, what)
             if fds.opened is not None:
-                fds.opened.started(pid)
+                fds.opened.started(process.pid)
             return process
 
 
@@ -168,6 +156,57 @@ async def _all_descriptors(request: Request, stack: contextlib.ExitStack) -> _De
     opened = await output.open_for(request.namespace, identity.uid, identity.gid)
     stack.callback(opened.close)
     return _Descriptors(numbers | dict.fromkeys(absent, opened.fd), opened)
+
+
+async def _spawned(request: Request, fds: dict[int, int], what: str) -> Process | None:
+    """The process by the short way, where that is for it; None where it is not, or failed.
+
+    Raises: EnterFailed: it cannot be held.
+    """
+    try:
+        spawning = spawn.begin(request, fds)
+    except OSError:
+        return None
+    if spawning is None:
+        return None
+    starting = asyncio.ensure_future(spawning.pid())
+    try:
+        pid = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        spawning.give_up()
+        starting.add_done_callback(_end_late)
+        await asyncio.wait((starting,), timeout=_REAP_PATIENCE)
+        raise
+    return None if pid is None else _hold(pid, what)
+
+
+def _end_late(starting: asyncio.Future[int | None]) -> None:
+    """End and wait for what nobody waited to see started."""
+    pid = None if starting.cancelled() or starting.exception() is not None else starting.result()
+    if pid is not None:
+        _end_unheld(pid)
+
+
+async def _forked(request: Request, fds: dict[int, int], what: str) -> Process:
+    """The process by the way that is for all.  Raises EnterFailed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            ours, theirs = channel.pair(stack)
+        except OSError as error:
+            raise failure_of(what, "open", error.errno) from error
+        ours.setblocking(False)
+        try:
+            pid = _fork(program.plan(request, fds, theirs.fileno()))
+        except OSError as error:
+            raise failure_of(what, "fork", error.errno) from error
+        channel.close(theirs)
+        process = _hold(pid, what)
+        try:
+            await follow(ours, what)
+        except BaseException:
+            await process.end()
+            raise
+        return process
 
 
 def _fork(plan: child.Plan) -> int:
@@ -196,7 +235,7 @@ def _fork(plan: child.Plan) -> int:
 
 
 def _hold(pid: int, what: str) -> Process:
-    """The child as a Process; it waits for our word meanwhile.  Raises: EnterFailed."""
+    """The child as a Process; a forked one waits for our word meanwhile.  Raises: EnterFailed."""
     pidfd = -1
     try:
         pidfd = os.pidfd_open(pid)
@@ -204,7 +243,12 @@ def _hold(pid: int, what: str) -> Process:
     except OSError as error:
         if pidfd >= 0:
             syscalls.close(pidfd)
-        # It ends soon; but nothing that another process has a hand in may hold up the event loop.
-        os.kill(pid, signal.SIGKILL)
-        threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()
+        _end_unheld(pid)
         raise failure_of(what, "pidfd_open", error.errno) from error
+
+
+def _end_unheld(pid: int) -> None:
+    """Kill and wait for a child of which there is no pidfd."""
+    os.kill(pid, signal.SIGKILL)
+    # It ends soon; but nothing that another process has a hand in may hold up the event loop.
+    threading.Thread(target=os.waitpid, args=(pid, 0), daemon=True).start()

@@ -19,12 +19,13 @@ _INT = 4  # bytes
 _SIZE = socket.CMSG_SPACE(MAX_FDS * _INT)
 
 
-def unpack(parcel: socket.socket, count: int) -> list[int]:
-    """Take the descriptors out of a parcel, once; close-on-exec.  For the process that they are for.
+def unpack(parcel: socket.socket, count: int, *, keep: bool = False) -> list[int]:
+    """Take the descriptors out of a parcel; close-on-exec.  For the process that they are for.
 
+    Arguments: keep: leave them in there, too; else it can be done once.
     Raises: OSError: EMFILE where not all of them found room.
     """
-    _, fds, truncated = receive(parcel, 1, socket.MSG_DONTWAIT)
+    _, fds, truncated = receive(parcel, 1, socket.MSG_DONTWAIT | (socket.MSG_PEEK if keep else 0))
     if len(fds) != count or truncated:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return fds

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mountnsd import frames, interface, names
+from mountnsd import frames, interface, names, room
 from mountnsd.authority import Authority, CallerVanished
 from mountnsd.bus import Bus, Call, CallError, Disconnected
 from mountnsd.callers import Caller, Callers
@@ -124,6 +124,7 @@ class Service:
         self.last_call = asyncio.get_running_loop().time()
         self.called.set()
         self._garbage.collect()
+        room.see(len(self._tasks))
         if call.frame.flags & frames.NO_REPLY_EXPECTED and call.member not in ACTING:
             call.fds.close()
             return

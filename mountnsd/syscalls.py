@@ -19,6 +19,10 @@ import struct
 
 from mountnsd import becoming
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 # What a process that becomes another one needs is in a module of its own, and is to be had here with all the others.
 CLONE_NEWNS = becoming.CLONE_NEWNS
 PR_CAP_AMBIENT = becoming.PR_CAP_AMBIENT
@@ -108,6 +112,9 @@ PR_CAP_AMBIENT_LOWER = 3
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _SYS_OPENAT2 = 437  # on every architecture that Python is built for
+_SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, "s390x": 206}
+
+_POSIX_SPAWN_FLAGS = 0x04 | 0x08 | 0x80  # spawn.h: SETSIGDEF, SETSIGMASK, SETSID
 
 
 # struct statx of linux/stat.h: stx_mode, stx_rdev_major and stx_dev_major, with what lies between passed over.
@@ -346,6 +353,46 @@ def in_bounding_set(number: int) -> bool:
 def drop_from_bounding_set(number: int) -> None:
     """Take a capability out of the bounding set, PR_CAPBSET_DROP(2const).  EPERM: needs CAP_SETPCAP."""
     _check(_libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0), "prctl")
+
+
+def set_groups_of_thread(groups: Sequence[int]) -> None:
+    """Set the supplementary groups of the calling thread, setgroups(2); the C library's function sets all threads'.
+
+    Raises: OSError; ENOSYS on an architecture whose call number is not known here.
+    """
+    number = _SYS_SETGROUPS.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    array = (ctypes.c_uint32 * len(groups))(*groups)
+    _check(_libc.syscall(number, ctypes.c_long(len(groups)), array), "setgroups")
+
+
+def posix_spawn(program: bytes, argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
+    """Start a program in a session of its own, with no signal blocked or ignored, posix_spawn(3).
+
+    It has of the calling thread what execve(2) keeps.  Other threads go on meanwhile, which they would not with the
+    function of the module os: that a program is executed may take for ever.
+
+    Returns: its pid.  Raises: OSError: the errno of fork(2) or execve(2).
+    """
+    attributes = (ctypes.c_ulong * 64)()  # posix_spawnattr_t has 336 bytes
+    none = (ctypes.c_ulong * 16)()  # sigset_t has 128
+    every = (ctypes.c_ulong * 16)(
+        *(ctypes.c_ulong(-1).value,) * 16
+    )  # sigfillset(3) leaves out those of the library
+    pid = ctypes.c_int()
+    arguments = (ctypes.c_char_p * (len(argv) + 1))(*argv)
+    variables = (ctypes.c_char_p * (len(env) + 1))(*(key + b"=" + value for key, value in env.items()))
+    code = _libc.posix_spawnattr_init(attributes)
+    if code == 0:
+        _libc.posix_spawnattr_setsigmask(attributes, none)
+        _libc.posix_spawnattr_setsigdefault(attributes, every)
+        _libc.posix_spawnattr_setflags(attributes, ctypes.c_short(_POSIX_SPAWN_FLAGS))
+        code = _libc.posix_spawn(ctypes.byref(pid), program, None, attributes, arguments, variables)
+        _libc.posix_spawnattr_destroy(attributes)
+    if code != 0:
+        raise OSError(code, f"posix_spawn: {os.strerror(code)}", os.fsdecode(program))
+    return pid.value
 
 
 def load_unwinder() -> None:

@@ -150,8 +150,9 @@ class TestRun:
 
 
 class TestMounts:
-    """A mount namespace has as many mounts as fs.mount-max allows."""
+    """A mount namespace has as many mounts as fs.mount-max allows; that of a hidden holder has room of its own."""
 
+    @pytest.mark.visible_holder
     def test_no_room_for_another_mount(self, bus: PrivateBus, directory: Path) -> None:
         """In a container of its own, which is filled: the limit is each mount namespace's own."""
         (directory / "daemon").mkdir()

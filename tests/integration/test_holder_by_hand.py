@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Somebody has a hand in the holder itself, while the daemon runs or is to be started."""
+"""Somebody has a hand in the holder itself, while the daemon runs or is to be started.
+
+What is marked has its like for a hidden holder in test_holder_hidden.py: messages and mounts are others there.
+"""
 
 import select
 from collections.abc import Callable, Iterator
@@ -52,6 +55,7 @@ class TestUnmounted:
     """The namespaces are lost; that is said, and the daemon goes on with a holder like the first."""
 
     @pytest.mark.parametrize("how", HOW)
+    @pytest.mark.visible_holder
     def test_all_are_gone_and_it_goes_on(self, daemon: Daemon, root: Client, how: str) -> None:
         for name in ("a", "b"):
             create(root, name)
@@ -88,6 +92,7 @@ class TestUnmounted:
         pidfd.close()
         wait_until(lambda: has_ended(watched))
 
+    @pytest.mark.visible_holder
     def test_a_hundred_times(self, daemon: Daemon, root: Client) -> None:
         create(root, "a")
         command("umount", "--lazy", daemon.pins)
@@ -108,6 +113,7 @@ class TestUnmounted:
         assert not [*(daemon.runtime / "meta").iterdir()]
         create(root, "a")
 
+    @pytest.mark.visible_holder
     def test_and_its_directory_removed(self, daemon: Daemon, root: Client) -> None:
         create(root, "a")
         for _ in range(2):
@@ -118,6 +124,7 @@ class TestUnmounted:
         the_two(daemon.runtime)
 
 
+@pytest.mark.visible_holder
 class TestOvermounted:
     """What is there stays, and is listed and entered; nothing new can be kept until it is uncovered."""
 

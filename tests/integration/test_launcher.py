@@ -32,12 +32,23 @@ from support.entering import (
     waited_for,
 )
 
-from mountnsd import becoming, program, syscalls
+from mountnsd import becoming, program, room, spawn, syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
 from mountnsd.launcher import Launcher
 
-pytestmark = pytest.mark.usefixtures("tidy")
+pytestmark = pytest.mark.usefixtures("tidy", "way")
+
+
+@pytest.fixture(params=["short", "long"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Most programs of root's are spawned (test_spawn.py); what holds for them also holds when they are forked."""
+    if request.param == "long":
+        monkeypatch.setattr(spawn, "begin", lambda *_: None)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    room.take_all()
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 # A program runs inside --------------------------------------------------------------------------------------

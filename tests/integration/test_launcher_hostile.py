@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from support.entering import (
     CAPABILITY_SETS,
     NOBODY,
     PLACE,
+    ROOT,
+    hanging,
     namespace,
     refused,
     request,
@@ -26,50 +27,19 @@ from support.entering import (
     script,
     status_of,
     story,
+    the_new_child,
     waited_for,
 )
 
 from mountnsd import launcher, output, syscalls
 from mountnsd.errors import EnterFailed
+from mountnsd.identity import Identity
 from mountnsd.launcher import Launcher
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
 
 # A program that hangs on its way ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def hanging() -> Iterator[int]:
-    """A namespace where everything below PLACE/hung is on a filesystem whose server never answers."""
-    if not Path("/dev/fuse").exists():
-        pytest.skip("no /dev/fuse here: a container without it")
-    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-
-    def prepare() -> None:
-        Path(PLACE, "hung").mkdir()
-        options = f"fd={server},rootmode=40755,user_id=0,group_id=0,allow_other"
-        syscalls.mount("hung", f"{PLACE}/hung", "fuse", 0, options)
-
-    try:
-        with namespace(prepare) as fd:
-            yield fd
-    finally:
-        os.close(server)
-
-
-def waits_for_fuse(pid: int) -> bool:
-    """Whether a process is in the kernel because of the filesystem that never answers."""
-    return "fuse" in Path(f"/proc/{pid}/stack").read_text()
-
-
-async def the_new_child(before: set[int]) -> int:
-    """The pid of a child that waits for the filesystem that never answers."""
-    while True:
-        for pid in {*leaks.children(os.getpid())} - before:
-            if waits_for_fuse(pid):
-                return pid
-        await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("where", [{"cwd": f"{PLACE}/hung/x"}, {}])
@@ -184,12 +154,13 @@ def _traps() -> None:
     script("/etc/ld.so.preload", f"{PLACE}/planted.so\n", 0o644)
 
 
-def test_nothing_planted_runs_before_the_program_does() -> None:
+@pytest.mark.parametrize("who", [NOBODY, ROOT], ids=lambda who: who.name)
+def test_nothing_planted_runs_before_the_program_does(who: Identity) -> None:
     with namespace(_traps) as fd:
         # The program itself, as the user, is told to load the library; once, by its own loader.
-        assert run_now(fd, "cat", f"{PLACE}/hi-there", identity=NOBODY).count("planted.so") == 1
-        assert refused(fd, "no-such-program", identity=NOBODY) == ("execve", errno.ENOENT)
-        assert refused(fd, "true", cwd="/none", identity=NOBODY) == ("chdir", errno.ENOENT)
+        assert run_now(fd, "cat", f"{PLACE}/hi-there", identity=who).count("planted.so") == 1
+        assert refused(fd, "no-such-program", identity=who) == ("execve", errno.ENOENT)
+        assert refused(fd, "true", cwd="/none", identity=who) == ("chdir", errno.ENOENT)
         assert "utf_8" not in run_now(fd, "cat", f"{PLACE}/sprung")
 
 

@@ -183,3 +183,36 @@ def fields(status: str) -> dict[str, str]:
 
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+
+
+@contextlib.contextmanager
+def hanging() -> Iterator[int]:
+    """A namespace where everything below PLACE/hung is on a filesystem whose server never answers."""
+    if not Path("/dev/fuse").exists():
+        pytest.skip("no /dev/fuse here: a container without it")
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+
+    def prepare() -> None:
+        Path(PLACE, "hung").mkdir()
+        options = f"fd={server},rootmode=40755,user_id=0,group_id=0,allow_other"
+        syscalls.mount("hung", f"{PLACE}/hung", "fuse", 0, options)
+
+    try:
+        with namespace(prepare) as fd:
+            yield fd
+    finally:
+        os.close(server)
+
+
+def waits_for_fuse(pid: int) -> bool:
+    """Whether a process is in the kernel because of the filesystem that never answers."""
+    return "fuse" in Path(f"/proc/{pid}/stack").read_text()
+
+
+async def the_new_child(before: set[int]) -> int:
+    """The pid of a child that waits for the filesystem that never answers."""
+    while True:
+        for pid in {*leaks.children(os.getpid())} - before:
+            if waits_for_fuse(pid):
+                return pid
+        await asyncio.sleep(0.005)
