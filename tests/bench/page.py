@@ -49,7 +49,7 @@ namespaces, and of up to {rounds_many} with {many:,}.
   that in. All other calls find a daemon that has. The namespaces of the peers change the host's mounts as well.
 * **With {many:,} namespaces** all peers work on the same host, with the mounts of these in its table: with the host
   holder these are {many:,}, with the hidden holder two.
-* **What an operation grows by** from {few} to {many:,} is measured in {rounds_many} rounds of their own, mountnsd
+* **What an operation grows by** from {few} to {many:,} is measured in {rounds} rounds of their own, mountnsd
   and the bare system calls in turns, without the peers: at {many:,} umount(8) and ip(8) read all mounts of the host,
   and leave nothing of anybody else's in the caches of the processor. The bare system calls pin in the mount
   namespace that the daemon pins in, and copy the one that it copies. What they take longer at {many:,} is the

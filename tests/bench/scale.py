@@ -168,9 +168,9 @@ class Story:
 
     def _rounds_alone(self, samples: Samples[Key]) -> None:
         """Measure what grows, without the peers."""
-        self._say(f"{len(self._names)} namespaces, {self._plan.rounds_many} rounds without the peers")
+        self._say(f"{len(self._names)} namespaces, {self._plan.rounds} rounds without the peers")
         operations.measure_alone(self._world, 0, Samples())  # the first finds what was done before
-        for number in range(self._plan.rounds_many):
+        for number in range(self._plan.rounds):
             operations.measure_alone(self._world, number, samples)
 
     def _throughput(self) -> None:
