@@ -3,10 +3,11 @@
 
 What is collected may log and import, and Python collects in whatever thread makes garbage: that may be one that is
 inside a namespace.  So it does not collect by itself in the daemon, and this does instead: what is young with the
-calls that come, and all of it a while later.  What an answer took besides goes back to the system then, too.  While
-nobody calls nothing is done.
+calls that come, and all of it a while later.  What an answer took besides goes back to the system then, too, and what
+a helper thread took: all threads have theirs from one arena, because another would stay as large as it ever was.
+While nobody calls nothing is done.
 
-Sources: the documentation of Python's module gc; malloc_trim(3).
+Sources: the documentation of Python's module gc; malloc_trim(3); mallopt(3), M_ARENA_MAX.
 """
 
 import asyncio
@@ -15,12 +16,16 @@ import gc
 
 _LATER = 5.0  # seconds
 
+_M_ARENA_MAX = -8  # malloc.h
+
 _libc = ctypes.CDLL(None)
 
 
 def take_over() -> None:
-    """Have Python not collect by itself any more."""
+    """Have Python not collect by itself any more, and all threads take their memory from one place."""
     gc.disable()
+    if hasattr(_libc, "mallopt"):  # the GNU C library
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 class Collector:

@@ -19,7 +19,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
@@ -45,10 +45,11 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A name and the inode of the namespace that is bound there."""
+    """A name and the inode of the namespace that is bound there; its 64-bit id, where that was just looked at."""
 
     name: str
     inode: int
+    id: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,21 @@ class Holder:
             )
         return fd
 
+    def id_of(self, pin: Pin) -> int:
+        """The kernel's 64-bit id of a pin's namespace; 0 where it has none, or the pin no longer leads there.
+
+        Raises OSError.
+        """
+        if pin.id is not None:
+            return pin.id
+        with contextlib.suppress(NamespaceStale):
+            fd = self.open(pin.name, pin.inode)
+            try:
+                return syscalls.mntns_id(fd)
+            finally:
+                syscalls.close(fd)
+        return 0
+
     def unpin(self, name: str, inode: int) -> bool:
         """Unmount the pin and remove its file; what is left of that is a leftover of the next survey.
 
@@ -302,13 +318,16 @@ class Holder:
             inode = known.inode(name)
             if inode is not None and names.is_valid(name):
                 pin = Pin(name, inode)
-                if not known.is_covered(name) and (known.is_believed(name) or self._is_witnessed(pin)):
-                    known.believe(name)
+                if known.is_covered(name):
+                    covered.append(pin)
+                elif known.is_believed(name):
                     pins.append(pin)
+                elif (heard := self._heard(pin, ask=about is None)) is not None:
+                    known.believe(name)
+                    pins.append(heard)
                 else:
                     covered.append(pin)
-                    if not known.is_covered(name):
-                        self._again.add(name)
+                    self._again.add(name)
             elif name in known.names():
                 foreign.append(name)
             else:
@@ -325,11 +344,15 @@ class Holder:
         for name in sorted(new):
             log.warning("Left alone in %s, not a pin of a namespace: %s", self.path, names.shown(name))
 
-    def _is_witnessed(self, pin: Pin) -> bool:
+    def _heard(self, pin: Pin, ask: bool) -> Pin | None:
+        """The pin, once the other witnesses agree.  Arguments: ask: for its id, which who starts wants of each."""
         fd = open_pin(self._fd, pin.name, pin.inode)
-        if fd is not None:
+        if fd is None:
+            return None
+        try:
+            return Pin(pin.name, pin.inode, syscalls.mntns_id(fd)) if ask else pin
+        finally:
             syscalls.close(fd)
-        return fd is not None
 
     def _is_leftover(self, name: str) -> bool | None:
         """Whether `name` is what a cut-short creation leaves: root's own empty file, directly in the holder.

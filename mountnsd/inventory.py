@@ -11,7 +11,7 @@ Sources: fanotify(7), statmount(2), proc_pid_mountinfo(5).
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, KeysView
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +51,7 @@ class Source(Protocol):
     def all(self) -> Iterable[Seen]:
         """All mounts in the holder, and what is mounted on those; changes before this are not told of any more.
 
-        Raises OSError.
+        They may be looked at one by one, as they are taken.  Raises OSError, then as well.
         """
 
     def changes(self) -> Changes | None:
@@ -96,15 +96,15 @@ class ByEvents:
         except FileNotFoundError:  # somebody unmounted it
             return []
 
-    def _look(self, mounts: Iterable[int]) -> list[Seen]:
+    def _look(self, mounts: Iterable[int]) -> Iterator[Seen]:
         told = (mountevents.look(mount, self._namespace) for mount in mounts)
-        return [one for one in told if one is not None]
+        return (one for one in told if one is not None)
 
     def changes(self) -> Changes | None:
         events = self._events.take()
         if events is None or self.holder in events:
             return None
-        come = self._look(mount for mount, event in events.items() if event is not Event.WENT)
+        come = tuple(self._look(mount for mount, event in events.items() if event is not Event.WENT))
         return Changes(
             events.keys(), come, {mount for mount, event in events.items() if event is Event.MOVED}
         )
@@ -177,7 +177,7 @@ class Inventory:
         self._names: dict[str, int] = {}
         self._above: dict[int, set[int]] = {}  # what is mounted on an entry, where anything is
         self._on: dict[int, int] = {}  # the same, from there
-        self._believed: set[int] = set()
+        self._unheard: set[int] = set()  # those that are not believed yet: few, but for a moment
         self._prefix = ""
 
     def fileno(self) -> int:
@@ -201,23 +201,32 @@ class Inventory:
 
     def is_believed(self, name: str) -> bool:
         """Whether `believe` was called since that mount is there."""
-        return self._names.get(name, -1) in self._believed
+        return name in self._names and self._names[name] not in self._unheard
 
     def believe(self, name: str) -> None:
         """The other witnesses were heard."""
-        self._believed.add(self._names[name])
+        self._unheard.discard(self._names[name])
+        if not self._unheard:
+            self._unheard = set()  # one that has had thousands would stay as large
 
     def fill(self) -> None:
         """Look at everything.  Raises OSError."""
         known, self._entries, self._names, self._above, self._on = self._entries, {}, {}, {}, {}
+        unheard, self._unheard = self._unheard, set()
         seen = self._source.all()
         self._prefix = self._source.target().rstrip("/") + "/"
+        others = []
         for one in seen:
             if one.parent == self._source.holder:
                 self._add(one)
-        for one in seen:
+            else:
+                others.append(one)
+        heard = (
+            one for one, entry in known.items() if one not in unheard and self._entries.get(one) == entry
+        )
+        self._unheard.difference_update(heard)
+        for one in others:
             self._put_on(one)
-        self._believed &= {one for one, entry in self._entries.items() if known.get(one) == entry}
 
     def update(self) -> set[str] | None:
         """Take in what changed.
@@ -253,13 +262,14 @@ class Inventory:
         match = _NSFS_ROOT.fullmatch(seen.root) if seen.fstype == "nsfs" else None
         self._entries[seen.id] = name, int(match[1]) if match else None
         self._names[name] = seen.id
+        self._unheard.add(seen.id)
         return name
 
     def _put_on(self, seen: Seen) -> None:
         if seen.parent in self._entries:
             self._above.setdefault(seen.parent, set()).add(seen.id)
             self._on[seen.id] = seen.parent
-            self._believed.discard(seen.parent)
+            self._unheard.add(seen.parent)
 
     def _remove(self, number: int, touched: set[str]) -> None:
         if number in self._entries:
@@ -268,7 +278,7 @@ class Inventory:
             touched.add(name)
             for above in self._above.pop(number, ()):
                 self._on.pop(above, None)
-            self._believed.discard(number)
+            self._unheard.discard(number)
         below = self._on.pop(number, None)
         if below is not None:
             self._above[below].discard(number)

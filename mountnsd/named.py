@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
+from mountnsd.holder import Pin
 from mountnsd.metadata import Metadata
 
 Key = tuple[str, int]  # name, generation
@@ -38,12 +39,15 @@ class Namespace:
     state: State = State.ACTIVE
 
     @classmethod
-    def described(cls, name: str, holder: str, metadata: Metadata, generation: int, state: State) -> Self:
-        """The one that its metadata is about."""
+    def described(cls, pin: Pin, holder: str, metadata: Metadata, generation: int, state: State) -> Self:
+        """The one that its metadata is about.
+
+        Name and inode are those of the pin, which are the holder's very own: they are kept once.
+        """
         return cls(
-            name=name,
+            name=pin.name,
             holder=holder,
-            inode=metadata.inode,
+            inode=pin.inode,
             id=metadata.id,
             owner=metadata.owner,
             created_usec=metadata.created_usec,

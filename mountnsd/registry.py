@@ -229,7 +229,7 @@ class Registry:
             raise MountFailed(
                 f"Cannot keep the namespace '{name}'", "write its metadata", error.errno or errno.EIO
             ) from error
-        made = self._namespace(name, metadata)
+        made = self._namespace(Pin(name, inode), metadata)
         self._namespaces.add(made)
         self.listener.added(made)
         return made
@@ -372,7 +372,7 @@ class Registry:
         if pin.name in self._reservations:
             self._names_again.add(pin.name)
             return
-        found = self._namespace(pin.name, self._metadata_of(pin, state), state)
+        found = self._namespace(pin, self._metadata_of(pin, state), state)
         self._namespaces.add(found)
         if self._recovered:  # at the start, how many there are is said
             tell(Event.FOUND, found.name, found.inode, "Namespace %s was pinned by somebody else", found.name)
@@ -380,22 +380,15 @@ class Registry:
 
     def _metadata_of(self, pin: Pin, state: State) -> Metadata:
         """The metadata of a pin if it is about this very namespace, else next to nothing: root is the owner."""
-        number = 0
-        if state is State.ACTIVE:
-            with suppress(NamespaceStale):
-                fd = self.holder.open(pin.name, pin.inode)
-                try:
-                    number = syscalls.mntns_id(fd)
-                finally:
-                    syscalls.close(fd)
+        number = self.holder.id_of(pin) if state is State.ACTIVE else 0
         metadata = self._metadata.read(pin.name)
         if metadata is not None and metadata.inode == pin.inode and number in (0, metadata.id):
             return metadata
         log.warning("Namespace %s has no metadata: root is its owner", pin.name)
         return Metadata(inode=pin.inode, id=number)
 
-    def _namespace(self, name: str, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
-        return Namespace.described(name, self.holder.place.pins, metadata, next(self._generations), state)
+    def _namespace(self, pin: Pin, metadata: Metadata, state: State = State.ACTIVE) -> Namespace:
+        return Namespace.described(pin, self.holder.place.pins, metadata, next(self._generations), state)
 
     @asynccontextmanager
     async def _reserved(self, name: str) -> AsyncIterator[None]:

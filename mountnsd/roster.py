@@ -15,7 +15,8 @@ class Roster:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Namespace] = {}
-        self._by_inode: dict[int, list[str]] = {}  # one namespace can be pinned twice
+        self._by_inode: dict[int, str] = {}  # the name that came first
+        self._also: dict[int, list[str]] = {}  # the others, where a namespace is pinned more than once
         self._owners: Counter[int] = Counter()
 
     def __len__(self) -> int:
@@ -37,8 +38,8 @@ class Roster:
 
     def with_inode(self, inode: int) -> Namespace | None:
         """One that is pinned there, the first that was taken in."""
-        names = self._by_inode.get(inode)
-        return self._by_name[names[0]] if names else None
+        name = self._by_inode.get(inode)
+        return None if name is None else self._by_name[name]
 
     def owned(self, owner: int) -> int:
         """How many a user has."""
@@ -47,7 +48,10 @@ class Roster:
     def add(self, found: Namespace) -> None:
         """Take one in whose name is not there."""
         self._by_name[found.name] = found
-        self._by_inode.setdefault(found.inode, []).append(found.name)
+        if found.inode in self._by_inode:
+            self._also.setdefault(found.inode, []).append(found.name)
+        else:
+            self._by_inode[found.inode] = found.name
         self._owners[found.owner] += 1
 
     def replace(self, found: Namespace) -> None:
@@ -57,9 +61,19 @@ class Roster:
     def remove(self, found: Namespace) -> None:
         """Forget one that is there."""
         del self._by_name[found.name]
-        self._by_inode[found.inode].remove(found.name)
-        if not self._by_inode[found.inode]:
-            del self._by_inode[found.inode]
+        self._remove_inode(found)
         self._owners[found.owner] -= 1
         if not self._owners[found.owner]:
             del self._owners[found.owner]
+
+    def _remove_inode(self, found: Namespace) -> None:
+        also = self._also.get(found.inode)
+        if also is None:
+            del self._by_inode[found.inode]
+            return
+        if self._by_inode[found.inode] == found.name:
+            self._by_inode[found.inode] = also.pop(0)
+        else:
+            also.remove(found.name)
+        if not also:
+            del self._also[found.inode]

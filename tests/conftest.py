@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from support import hidden, leaks
+from support import directories, hidden, leaks
 
 _PREFIX = "mountnsd-test-"
 _LONGEST = 120  # seconds, for a test that has no mark of its own
@@ -99,6 +99,13 @@ def base() -> Iterator[Path]:
     yield directory
     if os.getpid() == _PID and not leaks.mounts_below(directory):
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def directory(base: Path) -> Iterator[Path]:
+    """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
+    with directories.below(base) as path:
+        yield path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,8 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from support.closing import Closing
 
 _SOURCE = Path(__file__).with_name("floor.c")
 _ENDING = 60.0  # seconds, for a program that it waits for
@@ -27,7 +27,7 @@ def build(directory: Path) -> Path:
     return program
 
 
-class Floor:
+class Floor(Closing):
     """The program, running; a context manager that ends it.
 
     Arguments: program: of `build`; environment: of all that it runs.
@@ -80,11 +80,3 @@ class Floor:
             self._process.kill()
             self._process.wait()
             self._process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

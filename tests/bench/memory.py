@@ -21,6 +21,9 @@ class Memory:
         return f"PSS {self.pss / 1024:.1f}, USS {self.uss / 1024:.1f} MiB"
 
 
+NONE = Memory(0, 0, 0)
+
+
 def parse(text: str) -> Memory:
     """Read /proc/PID/smaps_rollup."""
     lines = (line.split() for line in text.splitlines()[1:])

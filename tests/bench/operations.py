@@ -39,6 +39,10 @@ SERVED = (
 OURS, UNSHARE, NETNS, BARE = "mountnsd", "unshare, nsenter, umount + rm", "ip netns", "bare system calls"
 PYTHON, BUS = "python3 -c pass", "the bus alone"
 
+# What is measured of us and the bare system calls alone, too, for what grows.  A List of thousands is not among them:
+# it leaves nothing in the caches of the processor.
+ALONE = (CREATE, OPEN_CHANGED, OPEN, MOUNTS, ENTER, EXEC, DESTROY)
+
 Key = tuple[str, str]
 
 
@@ -69,6 +73,17 @@ def measure(world: World, number: int, samples: Samples[Key]) -> None:
             if who == OURS and operation not in (LIST_CHANGED, OPEN_CHANGED):
                 world.ours.settle()
             samples.add((operation, who), step())
+
+
+def measure_alone(world: World, number: int, samples: Samples[Key]) -> None:
+    """One round of us and the bare system calls, as `measure`.  Raises as that."""
+    name = f"{PREFIX}-alone-{number}"
+    for operation, steps in _steps(world, name):
+        if operation in ALONE:
+            for who in sorted(steps.keys() & {OURS, BARE}, reverse=number % 2 == 0):
+                if who == OURS and operation != OPEN_CHANGED:
+                    world.ours.settle()
+                samples.add((operation, who), steps[who]())
 
 
 def _steps(world: World, name: str) -> Iterator[tuple[str, dict[str, Callable[[], float]]]]:

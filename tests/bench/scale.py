@@ -27,6 +27,7 @@ from .wire import Wire
 
 _MINUTE = 60.0  # seconds
 _FEWEST = 9  # rounds, however long they take
+WARM = 4 * throughput.AT_ONCE  # calls of many at once, before memory is looked at
 LSNS, LSNS_NEW = "lsns -t mnt", "lsns -t mnt of util-linux 2.41"
 
 
@@ -54,15 +55,21 @@ class Plan:
 class Outcome:
     """What was measured with one kind of holder.
 
-    Attributes: holder; few, many: ms, by operation and who; rates; created: Memory by number of namespaces, of a
-        daemon that made them, and `restarted`, of one that found them; recovery: ms by number; cold: ms; rests: by
-        number; shown: how many of the pins each lsns showed of `many`; refused: how often unshare(1) failed.
+    Attributes: holder; few, many: ms, by operation and who; few_alone, many_alone: of rounds without the peers;
+        rates; idle: Memory of a daemon that has just started; warm: of one that keeps nothing either but has done
+        one of each; created: by number of namespaces, of a daemon that made them, and `restarted`, of one that found
+        them, both after one of each; recovery: ms by number; cold: ms; rests: by number; shown: how many of the pins
+        each lsns showed of `many`; refused: how often unshare(1) failed.
     """
 
     holder: str
     few: Samples[Key] = field(default_factory=Samples)
     many: Samples[Key] = field(default_factory=Samples)
+    few_alone: Samples[Key] = field(default_factory=Samples)
+    many_alone: Samples[Key] = field(default_factory=Samples)
     rates: list[Rate] = field(default_factory=list)
+    idle: Memory = memory.NONE
+    warm: Memory = memory.NONE
     created: dict[int, Memory] = field(default_factory=dict)
     restarted: dict[int, Memory] = field(default_factory=dict)
     recovery: dict[int, list[float]] = field(default_factory=dict)
@@ -89,8 +96,10 @@ class Story:
     def tell(self, lsns: dict[str, Lsns]) -> None:
         """Measure everything that is done with one daemon.  Arguments: lsns: by what it is called in the table."""
         plan, outcome = self._plan, self._outcome
-        outcome.created[0] = memory.of(self._daemon.pid)
+        outcome.idle = memory.of(self._daemon.pid)
         self._rest(0)
+        self._one_of_each()
+        outcome.warm = self._memory()
         self._fill(plan.few)
         lsns = {who: lists.among(one, self._daemon.anchor) for who, one in lsns.items()}
         if self._world.netns is not None:
@@ -98,10 +107,14 @@ class Story:
                 self._world.netns.create(f"{PREFIX}-stays-{number}")
         self._rounds(outcome.few, plan.rounds, lsns)
         delete_netns()
+        self._rounds_alone(outcome.few_alone)
         self._throughput()
         self._fill(plan.middle)
+        outcome.created[plan.middle] = self._memory()
         self._restart(plan.middle)
         self._fill(plan.many)
+        outcome.created[plan.many] = self._memory()
+        self._rounds_alone(outcome.many_alone)
         self._rounds(outcome.many, plan.rounds_many, lsns)
         outcome.shown = {who: lists.rows(one, self._daemon.holder) for who, one in lsns.items()}
         self._rest(plan.many)
@@ -111,9 +124,25 @@ class Story:
     def _say(self, what: str) -> None:
         self._plan.say(f"{self._outcome.holder} holder: {what}")
 
+    def _one_of_each(self) -> None:
+        """Do all that this measures, once, and many at once: what the daemon keeps of a first time is there then."""
+        operations.measure(self._world, 0, Samples())
+        names = [f"warm-{number}" for number in range(WARM)]
+        for wires in (self._wires[:1], self._wires):
+            for member in ("Create", "Destroy"):
+                throughput.rate(wires, member, names, self._daemon.pid, self._daemon.bus.pid)
+
+    def _settle(self) -> None:
+        """Leave the daemon alone, until what it does a while after the last call (garbage.py) is over."""
+        time.sleep(self._plan.idle + 1)
+
+    def _memory(self) -> Memory:
+        self._settle()
+        return memory.of(self._daemon.pid)
+
     def _rest(self, count: int) -> None:
         """Leave the daemon alone, once it has taken in all that was mounted."""
-        time.sleep(self._plan.idle + 1)  # what it does a while after the last call (garbage.py) is over then
+        self._settle()
         self._outcome.rests[count] = memory.rest(self._daemon.pid, self._plan.idle)
 
     def _fill(self, count: int) -> None:
@@ -121,7 +150,6 @@ class Story:
         new = [f"ns-{number}" for number in range(len(self._names), count)]
         made = throughput.rate(self._wires[:1], "Create", new, self._daemon.pid, self._daemon.bus.pid)
         self._names += new
-        self._outcome.created[count] = memory.of(self._daemon.pid)
         self._say(f"{count} namespaces, made {made.per_second:.0f} a second")
 
     def _rounds(self, samples: Samples[Key], rounds: int, lsns: dict[str, Lsns]) -> None:
@@ -138,6 +166,13 @@ class Story:
             self._round += 1
             operations.measure(self._world, self._round, samples)
 
+    def _rounds_alone(self, samples: Samples[Key]) -> None:
+        """Measure what grows, without the peers."""
+        self._say(f"{len(self._names)} namespaces, {self._plan.rounds} rounds without the peers")
+        operations.measure_alone(self._world, 0, Samples())  # the first finds what was done before
+        for number in range(self._plan.rounds):
+            operations.measure_alone(self._world, number, samples)
+
     def _throughput(self) -> None:
         names = [f"fast-{number}" for number in range(self._plan.calls)]
         for wires in (self._wires[:1], self._wires):
@@ -152,7 +187,8 @@ class Story:
         """Recover so many, a few times."""
         found = [startup.recovery(self._daemon) for _ in range(self._plan.starts)]
         self._outcome.recovery[count] = found
-        self._outcome.restarted[count] = memory.of(self._daemon.pid)
+        self._one_of_each()
+        self._outcome.restarted[count] = self._memory()
         self._say(f"recovered {count} namespaces in {median(found):.0f} ms")
 
 

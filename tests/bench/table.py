@@ -19,6 +19,36 @@ def figure(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
+def outcome_of(row: Row) -> str:
+    """What was measured of what the goal is about."""
+    if "×" not in row.goal:
+        return f"{figure(row.ours)} {row.unit}".strip()
+    return "" if row.ratio is None else f"{figure(row.ratio)} ×"
+
+
+def goal_of_growth(growth: Growth, few: int) -> str:
+    """The goal in words: what is judged is the time without the kernel's part."""
+    return f"{growth.goal} with {few:,}, without the kernel's part"
+
+
+def outcome_of_growth(growth: Growth) -> str:
+    """How many times as long it takes; and without the kernel's part, where there is one."""
+    whole, apart = figure(growth.ratio), figure(growth.apart)
+    return f"{whole} ×" if whole == apart else f"{whole} ×, without {apart} ×"
+
+
+def booted_goal(row: Mapping[str, object]) -> str:
+    """The goal of a row of booted.py, with whom it is compared with."""
+    return str(row["goal"]).replace("×", f"× {row['peer']}", 1)
+
+
+def booted_outcome(row: Mapping[str, object]) -> str:
+    """What was measured of what the goal is about."""
+    ratio = "×" in str(row["goal"])
+    value = _number(row["ratio"] if ratio else row["ours_ms"])
+    return "" if value is None else f"{figure(value)} {'×' if ratio else 'ms'}"
+
+
 def verdict_of(growth: Growth) -> str:
     """Whether it does not grow too much, in words."""
     if growth.met and growth.ratio > GROWTH_GOAL:

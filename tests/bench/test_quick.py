@@ -81,16 +81,21 @@ def test_a_short_run(directory: Path) -> None:
             "Create, 16 in flight, 16 connections",
             "recovery, until ready",
             "cold start",
-            "resident memory, idle",
+            "resident memory, idle, just started",
+            "resident memory, idle, one of each done",
+            "resident memory of each, recovered",
         } <= measured
         assert operations.OPEN_CHANGED in {
             row["operation"] for row in figures["growth"] if row["holder"] == holder
         }
     assert all(row["ours"] is not None for row in figures["rows"])
     assert all(sample["count"] for sample in figures["samples"])
+    alone = {sample["operation"] for sample in figures["samples"] if sample["alone"]}
+    assert alone == set(operations.ALONE)
     assert ET.parse(directory / "page.svg").getroot().tag.endswith("svg")
     page = (directory / "page.md").read_text()
     assert "## Goals" in page
+    assert all(f"{holder} holder" in page.partition("|")[2].partition("\n")[0] for holder in HOLDERS)
     assert page.count("≤ 0.3 ×") >= len(HOLDERS)
     assert "| Create " in output
 

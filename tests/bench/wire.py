@@ -10,11 +10,11 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from support import raw
 from support.client import BUS_NAME, BUS_PATH, NAME
+from support.closing import Closing
 from support.identity import Ourselves
 
 PATIENCE = 120.0  # seconds for one answer
@@ -45,7 +45,7 @@ def call(
     return bytearray(raw.frame(fields, raw.marshal(signature, *args) if signature else b""))
 
 
-class Wire:
+class Wire(Closing):
     """A connection of this very process.  A context manager that hangs up.
 
     Arguments: address: of the bus.
@@ -113,14 +113,6 @@ class Wire:
     def close(self) -> None:
         """Hang up."""
         self._peer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def checked(answer: Answer) -> Answer:

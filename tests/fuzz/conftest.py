@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import pytest
 from _pytest.terminal import TerminalReporter
-from support import directories
+from support import fixtures
 from support.buses import KINDS, PrivateBus, generous
 from support.client import Client
-from support.daemon import Daemon
 from support.weather import FRAMES, OTHER_UID, SEED, Report
+
+daemon, root = fixtures.daemon, fixtures.root
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 _wrapper: Callable[[_Hook], _Hook] = pytest.hookimpl(hookwrapper=True)
@@ -66,13 +67,6 @@ def report() -> Report:
     return _report
 
 
-@pytest.fixture
-def directory(base: Path) -> Iterator[Path]:
-    """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
-    with directories.below(base) as path:
-        yield path
-
-
 @pytest.fixture(params=KINDS)
 def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]:
     """A private bus with the shipped policy: each test runs on both kinds."""
@@ -80,22 +74,6 @@ def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]
     place.mkdir()
     with generous(request.param, place) as running:
         yield running
-
-
-@pytest.fixture
-def daemon(bus: PrivateBus, directory: Path) -> Iterator[Daemon]:
-    """A running mountnsd."""
-    place = directory / "daemon"
-    place.mkdir()
-    with Daemon(bus, place) as running:
-        yield running
-
-
-@pytest.fixture
-def root(bus: PrivateBus) -> Iterator[Client]:
-    """A client of root."""
-    with Client(bus.address) as client:
-        yield client
 
 
 @pytest.fixture

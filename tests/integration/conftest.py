@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from support import directories, leaks
+from support import fixtures, leaks
 from support.buses import KINDS, PrivateBus
 from support.client import Client
 from support.ctl import Ctl, wait_until
@@ -16,6 +16,8 @@ from support.daemon import Daemon
 from support.entering import bounded_and_tidy, namespace
 from support.identity import NOBODY
 from support.polkit import Polkit
+
+daemon, root = fixtures.daemon, fixtures.root
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
@@ -41,13 +43,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
             report.sections.append((f"log of {name}", part.log()))
 
 
-@pytest.fixture
-def directory(base: Path) -> Iterator[Path]:
-    """A directory for one test, which all users can reach.  The test fails if it leaves a mount in it."""
-    with directories.below(base) as path:
-        yield path
-
-
 @pytest.fixture(params=KINDS)
 def bus(request: pytest.FixtureRequest, directory: Path) -> Iterator[PrivateBus]:
     """A private bus with the shipped policy: each test runs on both kinds."""
@@ -64,22 +59,6 @@ def polkit(bus: PrivateBus, directory: Path) -> Iterator[Polkit]:
     place.mkdir()
     with Polkit(bus, place) as running:
         yield running
-
-
-@pytest.fixture
-def daemon(bus: PrivateBus, directory: Path) -> Iterator[Daemon]:
-    """A running mountnsd."""
-    place = directory / "daemon"
-    place.mkdir()
-    with Daemon(bus, place) as running:
-        yield running
-
-
-@pytest.fixture
-def root(bus: PrivateBus) -> Iterator[Client]:
-    """A client of root."""
-    with Client(bus.address) as client:
-        yield client
 
 
 @pytest.fixture

@@ -375,6 +375,19 @@ class TestForeign:
         holder.survey()
         assert opened == ["c"]
 
+    def test_a_pin_that_is_opened_says_its_id(self, holder: Holder, runtime: Path) -> None:
+        """Who starts with ten thousand pins opens each once."""
+        pinned(holder, "a")
+        fd = os.open(runtime / "ns" / "a", os.O_RDONLY)
+        number = syscalls.mntns_id(fd)
+        os.close(fd)
+        (first,) = holder.survey().pins
+        (again,) = holder.survey().pins
+        assert (first.id, again.id) == (number, None)
+        assert holder.id_of(first) == holder.id_of(again) == number
+        assert holder.id_of(Pin("a", first.inode + 1)) == 0
+        assert holder.id_of(Pin("b", first.inode)) == 0
+
     def test_a_pin_that_was_believed_is_covered_and_replaced(
         self, holder: Holder, runtime: Path, directory: Path
     ) -> None:

@@ -14,9 +14,11 @@ from support.client import Client
 from support.daemon import Daemon
 from support.ground import Ground, fd_count, run
 
+from mountnsd import holder
 from mountnsd.named import Namespace
 from mountnsd.options import CreateOptions
 from mountnsd.registry import Registry
+from mountnsd.witness import open_pin
 
 OPTIONS = CreateOptions(description="build", labels={"k": "v"})
 
@@ -46,6 +48,26 @@ def prepare(ground: Ground, name: str, inode: int) -> None:
 def names_of(ground: Ground) -> list[str]:
     """The names after a restart."""
     return [found.name for found in ground.restart().all()]
+
+
+def test_names_are_kept_once(ground: Ground) -> None:
+    """Of thousands: by the holder and by the registry."""
+    registry = ground.restart()
+    held = {id(name) for name in registry.holder._inventory.names()}
+    assert {id(found.name) for found in registry.all()} == held
+
+
+def test_a_start_opens_each_pin_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(ground.registry, "a")
+    opened: list[str] = []
+
+    def witness(directory: int, name: str, inode: int | None = None) -> int | None:
+        opened.append(name)
+        return open_pin(directory, name, inode)
+
+    monkeypatch.setattr(holder, "open_pin", witness)
+    assert names_of(ground) == ["a", "before"]
+    assert sorted(opened) == ["a", "before"]
 
 
 class TestWhatACrashLeaves:

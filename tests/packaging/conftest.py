@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import directories
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,10 +30,3 @@ def new_directory(base: Path) -> Iterator[Callable[[], Path]]:
     yield make
     for path in made:
         shutil.rmtree(path)
-
-
-@pytest.fixture
-def directory(base: Path) -> Iterator[Path]:
-    """A directory for one test.  The test fails if it leaves a mount in it."""
-    with directories.below(base) as path:
-        yield path

@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from jeepney import HeaderFields, MatchRule, Message, MessageFlag, MessageType
 from jeepney.io.blocking import DBusConnection
 from jeepney.low_level import Endianness, Header
 
+from .closing import Closing
 from .identity import Peer
 
 NAME = "org.mountnsd1"
@@ -52,7 +52,7 @@ class Signal:
     body: tuple[Any, ...]
 
 
-class Signals:
+class Signals(Closing):
     """The signals that match a rule, from its making on.  A context manager that ends the subscription."""
 
     def __init__(self, client: "Client", rule: MatchRule, text: str) -> None:
@@ -101,21 +101,13 @@ class Signals:
                 return found
 
     def close(self) -> None:
-        """End the subscription."""
-        self._filter.close()
-        self._client.bus_call("RemoveMatch", "s", self._text)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+        """End the subscription, unless the client has ended."""
         if not self._client.closed:
-            self.close()
+            self._filter.close()
+            self._client.bus_call("RemoveMatch", "s", self._text)
 
 
-class Client:
+class Client(Closing):
     """A client on a bus, as a user, with a process of its own.
 
     Arguments: address, uid and the rest: see `identity.Peer`; destination: whom `call` calls, by default the
@@ -268,14 +260,6 @@ class Client:
             self.connection.close()
             self._peer.close()
             self._peer._end_process()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Answers:

@@ -12,9 +12,8 @@ import struct
 import subprocess
 import termios
 import time
-from types import TracebackType
-from typing import Self
 
+from .closing import Closing
 from .machine import Failed, Machine, end
 
 _TIOCGPTN = 0x80045430
@@ -22,7 +21,7 @@ _TIOCSPTLCK = 0x40045431
 _PAINT = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\r")
 
 
-class Console:
+class Console(Closing):
     """The shell of a user, on a pseudoterminal of a machine; a context manager.
 
     Attributes: seen: all that was to be seen, without colours.
@@ -121,11 +120,3 @@ class Console:
         os.close(self._master)
         self._master = -1
         end(self._process)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

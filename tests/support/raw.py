@@ -12,12 +12,12 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from jeepney.low_level import Endianness, parse_signature
 
 from .client import BUS_NAME, BUS_PATH, NAME, TIMEOUT
+from .closing import Closing
 from .identity import Ourselves, Peer
 
 METHOD_CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
@@ -142,7 +142,7 @@ def call_fields(
     return [*fields, *extra]
 
 
-class RawConnection:
+class RawConnection(Closing):
     """An authenticated connection that has said Hello.
 
     Arguments: address, uid: see `identity.Peer`; hello: whether to say it; peer: whose connection it is, instead of
@@ -279,11 +279,3 @@ class RawConnection:
                 os.close(descriptor)
         self._fds.clear()
         self._peer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

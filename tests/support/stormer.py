@@ -11,10 +11,10 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from . import leaks
+from .closing import Closing
 from .identity import Ourselves, groups_of
 from .raw import RawConnection
 
@@ -46,7 +46,7 @@ class Orders:
         self._channel.send(b"begun")
 
 
-class Stormer:
+class Stormer(Closing):
     """The process.  A context manager that stops it.
 
     Arguments: address: of the bus; work: what it does; uid: the user that it is.
@@ -113,11 +113,3 @@ class Stormer:
         if self.pid:
             pid, self.pid = self.pid, 0
             leaks.end(pid)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

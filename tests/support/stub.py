@@ -2,10 +2,9 @@
 """An owner of org.mountnsd1 that answers everything: what reaches it, the bus let through."""
 
 import threading
-from types import TracebackType
-from typing import Self
 
 from .client import BUS_NAME, BUS_PATH, NAME
+from .closing import Closing
 from .raw import (
     DESTINATION,
     MEMBER,
@@ -25,7 +24,7 @@ _DO_NOT_QUEUE = 4
 _PRIMARY_OWNER = 1
 
 
-class Owner:
+class Owner(Closing):
     """Owns the name; to every call it answers (member s, number of descriptors u).  A context manager.
 
     Attributes: received: every call and signal so far, without descriptors.
@@ -78,11 +77,3 @@ class Owner:
         self._ending = True
         self._thread.join(5)
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -3,10 +3,13 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 
 import pytest
+from support.daemon import REPOSITORY
 
 from mountnsd import garbage
 from mountnsd.garbage import Collector
@@ -62,3 +65,18 @@ def test_all_of_it_goes_in_the_end_and_then_nothing_is_done(monkeypatch: pytest.
         assert gc.get_freeze_count() <= frozen, "what came later was frozen too"
 
     asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_threads_take_memory_from_one_place() -> None:
+    """What a helper thread freed would stay in an arena of its own."""
+    code = (
+        "import ctypes\n"
+        "from mountnsd import garbage, helper\n"
+        "garbage.take_over()\n"
+        "helper.run_blocking(lambda: len(bytearray(100_000)))\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, 'stdout'))\n"
+        "libc.fflush(None)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True)
+    assert said.stdout.count(b"<heap nr=") == 1
