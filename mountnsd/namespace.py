@@ -218,7 +218,7 @@ def _detach_holders(host: Host, apart: bool) -> None:
             raise OSError(errno.EBUSY, "what the holder lies on is shared", mount.target)
         fd = _open_cached(mount.target)
         try:
-            if mountinfo.id_of(fd, host.proc) != mount.id:
+            if syscalls.mount_id(fd) != mount.id:
                 raise OSError(errno.EBUSY, "something lies over the holder", mount.target)
             os.fchdir(host.proc)  # this thread's working directory is its own
             syscalls.umount2(f"thread-self/fd/{fd}", syscalls.MNT_DETACH)
