@@ -200,6 +200,10 @@ class Bus:
         """Wait until what was sent is written, at most two seconds."""
         await self._stream.drain(2.0)
 
+    def flush(self) -> None:
+        """Write what was sent now, as far as the bus takes it, and not in the next turn of the event loop."""
+        self._stream.flush()
+
     async def request_name(self, name: str) -> bool:
         """Own a well-known name, without waiting in its queue.  Returns whether we own it."""
         (answer,) = await self.call_driver("RequestName", "su", name, _DO_NOT_QUEUE)

@@ -115,6 +115,12 @@ class Stream:
         if not self._writing and self._soon is None:
             self._soon = self._loop.call_soon(self._writable)  # together with what else is sent until then
 
+    def flush(self) -> None:
+        """Write what waits at once, and not in the next turn of the event loop."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._writable()
+
     def _readable(self) -> None:
         try:
             data, fds, truncated = receive(self._sock, _READ_SIZE)

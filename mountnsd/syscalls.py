@@ -110,8 +110,8 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _SYS_OPENAT2 = 437  # on every architecture that Python is built for
 
 
-# struct statx of linux/stat.h: stx_mask, stx_mode, stx_rdev_major, stx_dev_major and stx_mnt_id, with what lies between
-# passed over.
+# struct statx of linux/stat.h: stx_mask, stx_mode, stx_rdev_major, stx_dev_major and stx_mnt_id, with what lies
+# between passed over.
 _STATX = struct.Struct("=I24xH98xI4xI4xQ")
 _STATX_MNT_ID = 0x1000
 

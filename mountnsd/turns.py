@@ -47,6 +47,11 @@ class Turns:
         self._line = 0  # steps that wait
         self._called = False  # one of them has its turn, and has not taken it yet
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any step waits for its turn."""
+        return bool(self._line or self._called)
+
     async def run(self, user: Hashable, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine step by step, each when it is the user's turn.
 

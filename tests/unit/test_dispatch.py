@@ -89,6 +89,9 @@ class RecordingBus(Bus):
         self.replies.append((signature, body))
         return self.size
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def error(self, call: Call, error: Error) -> None:  # noqa: ARG002
         """Keep an error."""
         self.errors.append((error.dbus_name, error.message))
@@ -131,10 +134,11 @@ class World:
 
     async def _check(
         self, _caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
-    ) -> None:
+    ) -> bool:
         self.asked.append((str(action), dict(details), interactive))
         if not self.allow:
             raise AccessDenied("no")
+        return True
 
     def add(self, member: str, actions: tuple[Action, ...], prepare: Callable[[Request], Plan]) -> None:
         """Put something else behind a method of the manager."""
