@@ -4,8 +4,9 @@
 A process counts where its main thread is, as lsns(8) has it, or where another one is if that has ended.  It keeps a
 namespace alive by any thread: `inside` looks at them all where that matters.
 
-A look takes 6 microseconds a process of the host: it is for a helper thread, where the answer may be a moment old.
-One that cannot be made, because descriptors or memory have run out, is an OSError and never an empty answer.
+A look takes 6 microseconds for each program that runs on the host: it is for a helper thread, where the answer may be
+a moment old.  One that cannot be made, because descriptors or memory have run out, is an OSError and never an empty
+answer.
 Source: proc_pid_ns(5), proc_pid_task(5), pidfd_open(2).
 """
 
@@ -20,11 +21,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from mountnsd import helper, syscalls
+from mountnsd.kernelthreads import KernelThreads
 
 _PREFIX = "mnt:["
 _LINKS_OF_ONE = 3  # to /proc/PID/task of a process that has one thread: two, and one for each
 # The process is gone, or out of reach: a sandbox may keep even root from looking at some.
 _NOT_TO_BE_SEEN = (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM)
+_kernel_threads = KernelThreads()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,13 @@ def _is_inside(pid: int, inode: int, threads: bool, directory: int | None = None
 def _not_plainly_outside(inode: int, threads: bool) -> Iterator[int]:
     """The processes of which it takes more to see that they are outside than of nearly all.
 
-    So a look takes as long as this does: two system calls for each process, and as little as can be around them.
+    So a look takes as long as this does: two system calls for each program, and as little as can be around them.
     """
     readlink, stat = os.readlink, os.stat
     inside = f"{_PREFIX}{inode}]"
-    for name in _names():
-        place = "/proc/" + name
+    there = _there()
+    for pid in there.keys() - _kernel_threads.among(there, inside):
+        place = "/proc/" + pid
         try:
             if readlink(place + "/ns/mnt") != inside and (
                 not threads or stat(place + "/task").st_nlink <= _LINKS_OF_ONE
@@ -111,7 +115,7 @@ def _not_plainly_outside(inode: int, threads: bool) -> Iterator[int]:
                 continue
         except OSError:
             pass  # looked at again, and said if it matters
-        yield int(name)
+        yield int(pid)
 
 
 def namespace_of_living(pid: int) -> int | None:
@@ -130,15 +134,15 @@ def namespace_of_living(pid: int) -> int | None:
         syscalls.close(pidfd)
 
 
-def _names() -> list[str]:
-    """The names in /proc that are of processes."""
+def _there() -> dict[str, int]:
+    """The processes: the inode of the directory of each in /proc, by pid."""
     with os.scandir("/proc") as entries:
-        return [name for entry in entries if (name := entry.name).isdigit()]
+        return {name: entry.inode() for entry in entries if (name := entry.name).isdigit()}
 
 
 def count() -> Counter[int]:
     """How many processes are in each mount namespace, by inode.  Raises OSError."""
-    return Counter(inode for name in _names() if (inode := namespace_of(int(name))) is not None)
+    return Counter(inode for pid in _there() if (inode := namespace_of(int(pid))) is not None)
 
 
 def inside(inode: int, *, threads: bool = False) -> list[Process]:
