@@ -65,26 +65,28 @@ class Authority:
 
     async def check(
         self, caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
-    ) -> None:
+    ) -> bool:
         """Return where `caller` may do `action`.
 
         Arguments: details: what polkit's rules may look at; interactive: a person may be asked, and the
             question then stays open for as long as the caller stays on the bus.
+        Returns: whether that was a question, and so took its time.
         Raises: AccessDenied, InteractiveAuthorizationRequired, LimitsExceeded, CallerVanished, bus.Disconnected.
         """
         if caller.uid == 0:
-            return
+            return False
         slots = self._slots.setdefault(caller.uid, asyncio.Semaphore(MAX_QUESTIONS_PER_USER))
         async with slots:
             if interactive and not self._to_persons.locked():
                 async with self._to_persons:
                     answer = await self._ask_while_there(caller, action, details)
                 _judge(answer, action, interactive=True)
-                return
+                return True
             async with self._to_rules:
                 answer = await self._ask(caller, action, details, 0, "")
         try:
             _judge(answer, action, interactive=False)
+            return True
         except InteractiveAuthorizationRequired:
             if not interactive:
                 raise

@@ -200,6 +200,10 @@ class Bus:
         """Wait until what was sent is written, at most two seconds."""
         await self._stream.drain(2.0)
 
+    def flush(self) -> None:
+        """Write what was sent now, as far as the bus takes it, and not in the next turn of the event loop."""
+        self._stream.flush()
+
     async def request_name(self, name: str) -> bool:
         """Own a well-known name, without waiting in its queue.  Returns whether we own it."""
         (answer,) = await self.call_driver("RequestName", "su", name, _DO_NOT_QUEUE)
@@ -339,10 +343,6 @@ class Bus:
         """Send a signal, to everybody or to one connection."""
         to: dict[str, Any] = {"path": path, "interface": interface, "destination": destination or ""}
         self._send(frames.SIGNAL, signature, body, flags=frames.NO_REPLY_EXPECTED, member=member, **to)
-
-    def flush(self) -> None:
-        """Send now what would be sent with what else comes up."""
-        self._stream.flush()
 
     def send_only(
         self, destination: str, path: str, interface: str, member: str, signature: str, *body: Any

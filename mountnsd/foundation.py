@@ -107,7 +107,7 @@ def _lying(directory: int, path: str) -> _Lies:
     """
     fd = os.open(DIRECTORY, _PATH_FLAGS | os.O_DIRECTORY, dir_fd=directory)
     try:
-        top, around = mountinfo.id_of(fd), mountinfo.id_of(directory)
+        top, around = syscalls.mount_id(fd), syscalls.mount_id(directory)
         if top == around:
             return _Lies.NOTHING
         mounts = {mount.id: mount for mount in mountinfo.parse(mountinfo.read())}

@@ -12,7 +12,6 @@ import _thread
 import asyncio
 import errno
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,19 +39,22 @@ def run_blocking(function: Callable[[], T]) -> T:
     """
     results: list[T] = []
     errors: list[BaseException] = []
+    running = _thread.allocate_lock()
 
     def body() -> None:
         try:
             results.append(function())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             errors.append(error)
+        running.release()
 
-    thread = threading.Thread(target=body, name="mountnsd-helper", daemon=True)
+    running.acquire()
     try:
-        thread.start()
+        # Not by threading.Thread, whose start waits for the thread to say that it runs.
+        _thread.start_new_thread(body, ())
     except RuntimeError:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-    thread.join()
+    running.acquire()
     if errors:
         raise errors[0]
     return results[0]
@@ -73,7 +75,10 @@ async def run(
     Raises: what the function raises.
     """
     loop = asyncio.get_running_loop()
-    slots = _loops.setdefault(loop, defaultdict(lambda: asyncio.Semaphore(_MOST_AT_ONCE)))[lane]
+    lanes = _loops.get(loop)
+    if lanes is None:
+        lanes = _loops[loop] = defaultdict(lambda: asyncio.Semaphore(_MOST_AT_ONCE))
+    slots = lanes[lane]
     try:
         await slots.acquire()
     except asyncio.CancelledError:
@@ -105,7 +110,6 @@ async def run(
             loop.call_soon_threadsafe(settle, result, failure)
 
     try:
-        # Not by threading.Thread, whose start waits for the thread to say that it runs.
         _thread.start_new_thread(body, ())
     except RuntimeError:
         settle(None, Failed("The system has no room for another thread just now; try again later."))

@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from mountnsd import names, rootfile, syscalls
@@ -107,7 +107,7 @@ class MetadataStore:
         """Write the metadata of `name`, not yet valid.  Raises OSError (ENOSPC)."""
         self._fd = rootfile.current_directory(self._path, self._fd)
         self._unlink(f".{name}{_NEW_SUFFIX}")
-        rootfile.write(f".{name}{_NEW_SUFFIX}", json.dumps(asdict(metadata)).encode(), self._fd)
+        rootfile.write(f".{name}{_NEW_SUFFIX}", _encode(metadata), self._fd)
 
     def commit(self, name: str) -> None:
         """Make what `prepare` wrote valid, at once and whole.  Raises OSError."""
@@ -177,6 +177,13 @@ class MetadataStore:
             self._owed.add(entry)
             return
         self._owed.discard(entry)
+
+
+_FIELDS = tuple(one.name for one in fields(Metadata))
+
+
+def _encode(metadata: Metadata) -> bytes:
+    return json.dumps({key: getattr(metadata, key) for key in _FIELDS}).encode()
 
 
 def _decode(text: bytes) -> Metadata:

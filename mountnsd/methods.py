@@ -82,17 +82,13 @@ class Methods:
         source = None if chosen.source is None else self._registry.get(chosen.source)
 
         async def run() -> Answer:
-            if await self._declared(name) is not None:
-                raise _changed(name)
             made, new = await self._registry.create(name, request.caller.uid, chosen, source)
-            if new:
-                _tell_created(made, request.caller)
-            return Answer([names.to_path(made.name)])
+            return _created(made, new, request.caller)
 
         details = {"name": name, "owner": str(request.caller.uid), "propagation": chosen.propagation.value}
         if source is not None:
             details["from"] = source.name
-        return Plan(run, details)
+        return Plan(run, details, again=partial(self._still, name, None))
 
     def _create_declared(
         self, name: str, declared: Declaration | Error, given: dict[str, Variant], caller: Caller
@@ -111,23 +107,28 @@ class Methods:
         async def run() -> Answer:
             if isinstance(declared, Error):  # only now: what a file says is not for everybody
                 raise declared
-            if await self._declared(name) != declared:
-                raise _changed(name)
             chosen = replace(
                 declared.options, if_not_exists="if_not_exists" in given and given["if_not_exists"].value
             )
             made, new = await self._registry.create(name, 0, chosen)
-            if new:
-                _tell_created(made, caller)
             if made.owner != 0:
                 raise NamespaceExists(
                     name,
                     f"it belongs to the user {made.owner} and is not the one that {declared.file} declares. "
                     "Destroy it, and create it again.",
                 )
-            return Answer([names.to_path(made.name)])
+            return _created(made, new, caller)
 
-        return Plan(run, details)
+        return Plan(run, details, again=partial(self._still, name, declared))
+
+    async def _still(self, name: str, declared: Declaration | Error | None) -> None:
+        """Raises Failed unless a name is declared as it was, or still is not."""
+        if isinstance(declared, Error):
+            return  # which is said, whatever it is by now
+        if await self._declared(name) != declared:
+            raise Failed(
+                f"The declaration of '{name}' was changed while it was asked whether you may; call again."
+            )
 
     async def _declared(self, name: str) -> Declaration | Error | None:
         """The declaration of a name, or why it cannot be used; None where it is not declared."""
@@ -153,18 +154,7 @@ class Methods:
 
         async def run() -> Answer:
             inside = await self._registry.destroy(found, chosen)
-            tell(
-                Event.DESTROYED,
-                found.name,
-                found.inode,
-                "Namespace %s is destroyed by uid %d: mnt:[%d]%s",
-                found.name,
-                request.caller.uid,
-                found.inode,
-                f", with {len(inside)} processes inside" if inside else "",
-                **request.caller.fields(),
-            )
-            return Answer([inside])
+            return Answer([inside], told=partial(_tell_destroyed, found, request.caller, len(inside)))
 
         return Plan(run, details_of(found) | _asked_for(kill=chosen.kill, lazy=chosen.lazy))
 
@@ -309,6 +299,11 @@ def _asked_for(**options: bool) -> dict[str, str]:
     return {name: "yes" for name, wanted in options.items() if wanted}
 
 
+def _created(made: Namespace, new: bool, caller: Caller) -> Answer:
+    body = [names.to_path(made.name)]
+    return Answer(body, told=partial(_tell_created, made, caller)) if new else Answer(body)
+
+
 def _tell_created(made: Namespace, caller: Caller) -> None:
     tell(
         Event.CREATED,
@@ -324,8 +319,18 @@ def _tell_created(made: Namespace, caller: Caller) -> None:
     )
 
 
-def _changed(name: str) -> Failed:
-    return Failed(f"The declaration of '{name}' was changed while it was asked whether you may; call again.")
+def _tell_destroyed(found: Namespace, caller: Caller, inside: int) -> None:
+    tell(
+        Event.DESTROYED,
+        found.name,
+        found.inode,
+        "Namespace %s is destroyed by uid %d: mnt:[%d]%s",
+        found.name,
+        caller.uid,
+        found.inode,
+        f", with {inside} processes inside" if inside else "",
+        **caller.fields(),
+    )
 
 
 def _detail(text: object) -> str:

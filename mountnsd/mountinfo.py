@@ -142,22 +142,3 @@ def open_own() -> int:
     Raises: OSError.
     """
     return os.open("/proc/thread-self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def id_of(fd: int, proc: int | None = None) -> int:
-    """The id of the mount that a descriptor is on, proc_pid_fdinfo(5); no filesystem is asked.
-
-    Arguments: proc: descriptor of the /proc to read, where /proc itself is not to be believed.
-    Raises: OSError.
-    """
-    path = f"thread-self/fdinfo/{fd}" if proc is not None else f"/proc/thread-self/fdinfo/{fd}"
-    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
-    try:
-        text = os.read(opened, _PIECE).decode("ascii", "replace")
-    finally:
-        syscalls.close(opened)
-    for line in text.split("\n"):
-        key, _, value = line.partition(":")
-        if key == "mnt_id":
-            return int(value)
-    raise OSError(errno.ENODATA, "fdinfo has no mnt_id")

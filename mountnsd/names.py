@@ -17,6 +17,7 @@ _MAX_UNIT = 255  # UNIT_NAME_MAX
 _MAX_STEM = _MAX_UNIT - len(_PREFIX) - len("-0123456789abcdef.service")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_NO_LABEL = re.compile(r"[^A-Za-z0-9]|\A[0-9]", re.ASCII)
 _ESCAPED = re.compile(r"(?:[A-Za-z0-9]|_[0-9a-f]{2})+", re.ASCII)
 
 
@@ -54,14 +55,7 @@ def label(text: str) -> str:
 
     Every byte outside `[A-Za-z0-9]`, and a leading digit, becomes `_xx`.
     """
-    first = True
-    out = []
-    for byte in text.encode():
-        character = chr(byte)
-        plain = character.isascii() and (character.isalpha() or (character.isdigit() and not first))
-        out.append(character if plain else f"_{byte:02x}")
-        first = False
-    return "".join(out) or "_"
+    return _NO_LABEL.sub(lambda match: f"_{ord(match[0]):02x}", text.encode().decode("latin-1")) or "_"
 
 
 def to_path(name: str) -> str:

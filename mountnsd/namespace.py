@@ -98,7 +98,7 @@ def make(host: Host, propagation: Propagation, source: int | None = None) -> int
     try:
         origin = own(host) if source is None else os.dup(source)
         try:
-            fd = copy_above(host, origin)
+            fd = copy_above(host, origin, there=source is None)
         finally:
             syscalls.close(origin)
         step = "set the propagation"
@@ -131,22 +131,25 @@ def own(host: Host) -> int:
     return os.open("thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
 
 
-def copy(host: Host, origin: int) -> int:
-    """Leave for a copy of `origin`.  Returns a descriptor of it.  Raises OSError."""
-    join(origin)
+def copy(host: Host, origin: int | None) -> int:
+    """Leave for a copy of `origin`, None for where the thread is.  Returns a descriptor of it.  Raises OSError."""
+    if origin is not None:
+        join(origin)
     syscalls.unshare(syscalls.CLONE_NEWNS)
     return own(host)
 
 
-def copy_above(host: Host, origin: int) -> int:
+def copy_above(host: Host, origin: int, there: bool = False) -> int:
     """Leave for a copy of `origin` whose id is above the host's.
+
+    Arguments: there: the thread is in it still.
 
     Since Linux 6.18 each CPU numbers namespaces from a batch of its own, and to bind one whose id is not above
     that of the binder's namespace is EINVAL (it could make a loop of namespaces that keep each other alive).
     """
     for _ in _ways_up():
-        fd = copy(host, origin)
-        above = False
+        fd = copy(host, None if there else origin)
+        there = above = False
         try:
             number = syscalls.mntns_id(fd)
             above = number == 0 or number > host.id
@@ -218,7 +221,7 @@ def _detach_holders(host: Host, apart: bool) -> None:
             raise OSError(errno.EBUSY, "what the holder lies on is shared", mount.target)
         fd = _open_cached(mount.target)
         try:
-            if mountinfo.id_of(fd, host.proc) != mount.id:
+            if syscalls.mount_id(fd) != mount.id:
                 raise OSError(errno.EBUSY, "something lies over the holder", mount.target)
             os.fchdir(host.proc)  # this thread's working directory is its own
             syscalls.umount2(f"thread-self/fd/{fd}", syscalls.MNT_DETACH)

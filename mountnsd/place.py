@@ -35,7 +35,7 @@ class Place:
         """Take over `directory`.  Raises OSError."""
         self.path = self.pins = path
         self.directory = directory
-        self.mount_id = mountinfo.id_of(directory)
+        self.mount_id = syscalls.mount_id(directory)
 
     def close(self) -> None:
         """Close what is open; all mounts stay."""
@@ -90,7 +90,7 @@ class Place:
         seen = -1
         try:
             seen = self._look()
-            if mountinfo.id_of(seen) == self.mount_id:
+            if syscalls.mount_id(seen) == self.mount_id:
                 return None
         except OSError as error:
             if error.errno in NO_ANSWER:

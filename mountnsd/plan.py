@@ -32,22 +32,28 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: the arguments, and the descriptors that their handles point at."""
+    """What goes back: the arguments, and the descriptors that their handles point at.
+
+    told: tells the log of it, for which the caller need not wait.
+    """
 
     body: list[Any] | Ready = field(default_factory=list)
     fds: list[int] = field(default_factory=list)  # owned
+    told: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done once it is allowed.
 
-    action: which of the entry's actions guards it, where there are several; details: for polkit's rules.
+    action: which of the entry's actions guards it, where there are several; details: for polkit's rules; again: looks
+    again, before it is run, at what may have changed while it was asked whether it is allowed.
     """
 
     run: Callable[[], Awaitable[Answer]]
     details: dict[str, str] = field(default_factory=dict)
     action: Action | None = None
+    again: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

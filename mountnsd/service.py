@@ -198,9 +198,12 @@ class Service:
             size = await self._bus.reply(call, method.gives, answer.body, answer.fds)
             self._unread_bytes.add(caller.uid, caller.name, size)
             self._unread_descriptors.add(caller.uid, caller.name, len(answer.fds))
+            if not self._turns.waiting:  # else with what the others send
+                self._bus.flush()
         finally:
             if "h" in method.gives:
                 self._unread_descriptors.expect_no_more(caller.uid)
+            answer.told()
 
     async def _allowed(
         self, entry: Entry, plan: Plan, call: Call, caller: Caller, gives_descriptor: bool = False
@@ -210,7 +213,9 @@ class Service:
             action = plan.action or entry.actions[0]
             if action not in entry.actions:
                 raise AccessDenied(f"{call.member} is not guarded by {action}.")
-            await self._authority.check(caller, action, plan.details, call.interactive)
+            asked = await self._authority.check(caller, action, plan.details, call.interactive)
+            if asked and plan.again is not None:
+                await plan.again()
         await self._unread_bytes.room(caller.uid)
         if not gives_descriptor:
             return await plan.run()

@@ -116,7 +116,7 @@ class Stream:
             self._soon = self._loop.call_soon(self._writable)  # together with what else is sent until then
 
     def flush(self) -> None:
-        """Send what is queued now, as far as the bus takes it."""
+        """Write what waits at once, and not in the next turn of the event loop."""
         if self._soon is not None:
             self._soon.cancel()
             self._writable()

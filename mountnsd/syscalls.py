@@ -118,8 +118,10 @@ _SYS_SETGROUPS = {"x86_64": 116, "aarch64": 159, "riscv64": 159, "ppc64le": 81, 
 _POSIX_SPAWN_FLAGS = 0x04 | 0x08 | 0x80  # spawn.h: SETSIGDEF, SETSIGMASK, SETSID
 
 
-# struct statx of linux/stat.h: stx_mode, stx_rdev_major and stx_dev_major, with what lies between passed over.
-_STATX = struct.Struct("=28xH98xI4xI")
+# struct statx of linux/stat.h: stx_mask, stx_mode, stx_rdev_major, stx_dev_major and stx_mnt_id, with what lies
+# between passed over.
+_STATX = struct.Struct("=I24xH98xI4xI4xQ")
+_STATX_MNT_ID = 0x1000
 
 
 class _Statfs(ctypes.Structure):
@@ -298,7 +300,23 @@ def known_status(fd: int) -> tuple[int, int, int]:
 
     Returns: its mode, its major number where it is a device, and that of the device it is on: 0 where that is none.
     """
+    return _known(fd)[1:4]
+
+
+def mount_id(fd: int) -> int:
+    """The id of the mount that a descriptor is on, as in mountinfo; no filesystem is asked, statx(2).
+
+    Raises: OSError; ENOSYS before Linux 5.8.
+    """
+    mask, *_, number = _known(fd)
+    if not mask & _STATX_MNT_ID:
+        raise OSError(errno.ENOSYS, "statx: has no id of the mount")
+    return number
+
+
+def _known(fd: int) -> tuple[int, int, int, int, int]:
     status = ctypes.create_string_buffer(256)
+    # With a mask of nothing FUSE does not even look at who asks.
     _check(_again(_libc.statx, fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, status), "statx")
     return _STATX.unpack_from(status)
 

@@ -41,11 +41,16 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._shares: dict[Hashable, _Share] = {}
         self._now = 0.0  # what the one had whose turn was last: who comes anew begins there
-        self._spent = 0.0  # seconds that steps have taken since the loop looked
+        self._spent = 0.0  # seconds that steps have taken since the loop was last made to look
         self._looking = False
         self._left = 0  # turns of the loop until it has looked
         self._line = 0  # steps that wait
         self._called = False  # one of them has its turn, and has not taken it yet
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any step waits for its turn."""
+        return bool(self._line or self._called)
 
     async def run(self, user: Hashable, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine step by step, each when it is the user's turn.
@@ -82,18 +87,17 @@ class Turns:
     def _take(self, user: Hashable) -> None:
         share = self._share(user)
         share.used = self._now = max(self._now, share.used)
-        if not self._looking:
-            self._looking = True
-            self._left = _LOOKS
-            self._loop.call_soon(self._look)
 
     def _took(self, user: Hashable, seconds: float) -> None:
         self._share(user).used += seconds
         self._spent += seconds
-        if self._spent >= _SLACK:
-            self._left = _LOOKS  # from now on
-        else:
+        if self._spent < _SLACK:
             self._next()
+            return
+        self._left = _LOOKS  # from now on
+        if not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look)
 
     def _look(self) -> None:
         """Let the loop look at what came during a step, so that those whom it is for can stand in line, too."""

@@ -3,7 +3,7 @@
 
 The D-Bus library parses the signature and looks at every value of a message
 before it marshals it, and then does the same with the header: the two signals
-and the answer of a creation took it 110 microseconds, and take 18 here.
+and the answer of a creation took it 110 microseconds, and take 13 here.
 
 Out of scope: whether names and paths are well-formed, which are ours; error
 replies (refusal.py).
@@ -20,6 +20,7 @@ from mountnsd import frames
 
 _Writer = Callable[[bytearray, Any], None]
 _START = struct.Struct("<cBBBIII")
+_REPLY_SERIAL = struct.Struct("<BBcBI")
 _LENGTH = struct.Struct("<I")
 _FORMATS = {
     "y": "B",
@@ -63,12 +64,23 @@ def message(
 ) -> bytearray:
     """A whole message, little endian.  Arguments: kind: as in frames.  Raises as `body`."""
     content = body(signature, values)
-    out = bytearray(_START.size)
+    fields = _fields(signature, path, interface, member, destination, fds)
+    if reply_serial:  # the first of them, so that it leaves those behind it where they are
+        fields = _REPLY_SERIAL.pack(frames.REPLY_SERIAL, 1, b"u", 0, reply_serial) + fields
+    out = bytearray(_START.pack(b"l", kind, flags, 1, len(content), serial, len(fields)))
+    out += fields
+    out += bytes(-len(out) % 8)
+    return out + content
+
+
+@lru_cache(maxsize=64)
+def _fields(signature: str, path: str, interface: str, member: str, destination: str, fds: int) -> bytes:
+    """The fields of a header, as they stand on a multiple of eight: most messages are like one before."""
+    out = bytearray()
     for code, of_type, value in (
         (frames.PATH, "o", path),
         (frames.INTERFACE, "s", interface),
         (frames.MEMBER, "s", member),
-        (frames.REPLY_SERIAL, "u", reply_serial),
         (frames.DESTINATION, "s", destination),
         (frames.SIGNATURE, "g", signature),
         (frames.UNIX_FDS, "u", fds),
@@ -77,9 +89,7 @@ def message(
             out += bytes(-len(out) % 8)
             out += bytes((code, 1, ord(of_type), 0))
             _writer(of_type)(out, value)
-    _START.pack_into(out, 0, b"l", kind, flags, 1, len(content), serial, len(out) - _START.size)
-    out += bytes(-len(out) % 8)
-    return out + content
+    return bytes(out)
 
 
 @lru_cache(maxsize=256)

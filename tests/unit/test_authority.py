@@ -52,7 +52,7 @@ class FakeBus:
         self.cancelled += 1
 
 
-def ask(may: Authority, uid: int, interactive: bool) -> asyncio.Task[None]:
+def ask(may: Authority, uid: int, interactive: bool) -> asyncio.Task[bool]:
     """A user's question."""
     caller = Caller(f":1.{uid}", uid, 0, None)
     return asyncio.ensure_future(may.check(caller, Action.LIST, {}, interactive))

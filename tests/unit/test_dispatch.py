@@ -89,6 +89,9 @@ class RecordingBus(Bus):
         self.replies.append((signature, body))
         return self.size
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def error(self, call: Call, error: Error) -> None:  # noqa: ARG002
         """Keep an error."""
         self.errors.append((error.dbus_name, error.message))
@@ -119,7 +122,8 @@ class NoNamespaces:
 class World:
     """A service without a bus, whose authority says what it is told to.
 
-    Attributes: asked: the actions that the authority was asked about; allow: what it says.
+    Attributes: asked: the actions that the authority was asked about; allow: what it says; asks: whether that takes
+        a question.
     """
 
     def __init__(self) -> None:
@@ -127,14 +131,16 @@ class World:
         self.service = Service(self.bus, cast(Registry, NoNamespaces()), Launcher())
         self.asked: list[tuple[str, dict[str, str], bool]] = []
         self.allow = True
+        self.asks = True
         self.service._authority.check = self._check  # type: ignore[assignment,method-assign]
 
     async def _check(
         self, _caller: Caller, action: Action, details: Mapping[str, str], interactive: bool
-    ) -> None:
+    ) -> bool:
         self.asked.append((str(action), dict(details), interactive))
         if not self.allow:
             raise AccessDenied("no")
+        return self.asks
 
     def add(self, member: str, actions: tuple[Action, ...], prepare: Callable[[Request], Plan]) -> None:
         """Put something else behind a method of the manager."""
@@ -255,6 +261,54 @@ class TestOrder:
         action = "org.mountnsd1.list"
         assert world.asked == [(action, {"name": "x"}, True), (action, {"name": "x"}, False)]
         assert world.bus.replies == [("a(sotut)", [[]])] * 2
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_what_may_have_changed_is_looked_at_again_once_it_was_asked(self, asked: bool) -> None:
+        """Before it is done; and where nobody was asked, no time has passed."""
+        log: list[str] = []
+
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                log.append("run")
+                return Answer([[]])
+
+            async def again() -> None:
+                log.append("again")
+
+            world.asks = asked
+            world.add("List", (Action.LIST,), lambda _: Plan(run, again=again))
+            await world.call("List")
+
+        play(story)
+        assert log == (["again", "run"] if asked else ["run"])
+
+    def test_the_log_is_told_once_it_is_answered(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                return Answer([[]], told=lambda: told.append(len(world.bus.replies)))
+
+            world.add("List", (Action.LIST,), plan_of(run))
+            await world.call("List")
+
+        told: list[int] = []
+        play(story)
+        assert told == [1]
+
+    def test_the_log_is_told_of_what_is_done_though_it_cannot_be_answered(self) -> None:
+        async def story(world: World) -> None:
+            async def run() -> Answer:
+                return Answer([[]], told=lambda: told.append("done"))
+
+            async def fail(*_answer: Any) -> int:
+                raise MemoryError
+
+            world.bus.reply = fail  # type: ignore[assignment,method-assign]
+            world.add("List", (Action.LIST,), plan_of(run))
+            await world.call("List")
+
+        told: list[str] = []
+        assert len(play(story).bus.errors) == 1
+        assert told == ["done"]
 
     def test_an_action_that_is_not_in_the_entry_is_refused(self) -> None:
         async def story(world: World) -> None:

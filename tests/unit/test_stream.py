@@ -73,6 +73,26 @@ def test_in_order_and_whole(shapes: list[tuple[int, int]], reads: int) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_what_is_flushed_is_written_at_once() -> None:
+    async def story() -> None:
+        ours, theirs = socket.socketpair()
+        stream = Stream(ours, lambda frame: frame.fds.close(), lambda _: None)
+        stream.start()
+        stream.flush()  # nothing
+        stream.send(b"one")
+        stream.send(b"two")
+        stream.flush()
+        assert theirs.recv(10, socket.MSG_DONTWAIT) == b"onetwo"
+        stream.send(b"three")
+        await asyncio.sleep(0)
+        assert theirs.recv(10, socket.MSG_DONTWAIT) == b"three"
+        stream.close()
+        stream.flush()
+        theirs.close()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("count", [1, 64, 256])
 def test_many_small_ones_are_few_system_calls(count: int) -> None:
     found, _, calls = asyncio.run(sent([(b"x" * 8, 0)] * count, 1 << 16))

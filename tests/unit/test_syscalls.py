@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -83,3 +84,18 @@ def test_what_is_known_of_a_file_is_what_it_says(path: str) -> None:
         os.close(fd)
     with pytest.raises(OSError, match="statx"):
         syscalls.known_status(fd)
+
+
+def test_the_id_of_a_mount_is_that_of_mountinfo() -> None:
+    fd = os.open("/", os.O_PATH)
+    try:
+        text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+        assert f"mnt_id:\t{syscalls.mount_id(fd)}\n" in text
+    finally:
+        os.close(fd)
+
+
+def test_without_an_id_of_the_mount_nothing_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscalls._libc, "statx", Interrupted(0))
+    with pytest.raises(OSError, match="no id of the mount"):
+        syscalls.mount_id(0)

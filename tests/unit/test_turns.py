@@ -86,6 +86,17 @@ def test_short_steps_follow_each_other_until_the_loop_has_to_look(monkeypatch: p
     assert log.count("loop") < 40 * 2
 
 
+def test_a_short_step_alone_has_the_loop_look_at_nothing() -> None:
+    async def story() -> None:
+        turns = Turns()
+        turns._loop = SimpleNamespace()  # type: ignore[assignment]
+        for _ in range(3):
+            assert await turns.run("one", asyncio.sleep(0, 7)) == 7
+        assert not turns.waiting
+
+    play(story())
+
+
 def test_one_that_comes_while_others_wait_stands_in_line() -> None:
     """However short his steps are."""
     log: list[str] = []
