@@ -31,10 +31,9 @@ from mountnsd import becoming, channel, child, passing, program, room, syscalls
 from mountnsd.program import Request
 
 MOST = 32  # programs at a time: each keeps the thread that spawned it
-_FAILED = 0  # for a pid
-_SIZE = 4  # bytes of a pid, as the thread sends it
 _ALL = signal.valid_signals()
 _MOMENT = 0.05  # seconds that the daemon keeps to the usual limit of descriptors at most
+_PAUSE = 0.005  # seconds between two looks at a thread that could not be heard
 # An execve that failed so says only that the next directory of PATH is to be tried, as in execvp(3).
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
@@ -99,22 +98,27 @@ class Spawning:
 
         Until then the event loop must not go on: what it receives for others would be in that table, too.
 
-        Arguments: plan: this one's alone; ours, theirs: the ends of its channel, not blocking, which this takes over.
-        Raises: OSError: EAGAIN where there is no room for a thread.
+        Arguments: plan: this one's alone; ours, theirs: the ends of its channel, ours not blocking, which this takes
+            over.
+        Raises: OSError: EAGAIN where there is no room for a thread or a table.
         """
         self._ours = ours
-        self._theirs = theirs
         self._thread = 0
+        self._pid: int | None = None  # 0: none could be spawned
         self._given_up = False
+        self._has_table = False
         self._apart = _thread.allocate_lock()
         self._apart.acquire()
         try:
             # Not by threading.Thread, whose start waits for the thread to say that it runs.
             _thread.start_new_thread(self._run, (plan,))
+            self._apart.acquire()
         except RuntimeError:
+            pass
+        if not self._has_table:
             room.widen()
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-        self._apart.acquire()
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        _close(theirs)  # so that the end of the thread can be seen
         self._narrow: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_MOMENT, self._widen)
 
     def _widen(self) -> None:
@@ -129,20 +133,21 @@ class Spawning:
         To be asked once.  Returns: its pid, and a pidfd, or -1 where there is no room for one.
         """
         try:
-            told = await asyncio.get_running_loop().sock_recv(self._ours, _SIZE)
-            _close(self._theirs)  # so that there is a number for the pidfd
-            pid = int.from_bytes(told, "little")
-            if pid == _FAILED:
-                return None
-            if self._narrow is None:
-                room.make_usual(pid)
-            try:
-                return pid, os.pidfd_open(pid)
-            except OSError:
-                return pid, -1
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_recv(self._ours, 1)
+            while self._pid is None:
+                await asyncio.sleep(_PAUSE)
         finally:
+            if self._narrow is None and self._pid:
+                room.make_usual(self._pid)
             self._widen()
-            _close(self._ours, self._theirs)
+            _close(self._ours)  # so that there is a number for the pidfd
+        if not self._pid:
+            return None
+        try:
+            return self._pid, os.pidfd_open(self._pid)
+        except OSError:
+            return self._pid, -1
 
     def give_up(self) -> None:
         """Have no process started if there is none yet, and else kill it: its program may lie where nobody answers.
@@ -169,15 +174,17 @@ class Spawning:
 
     def _run(self, plan: child.Plan) -> None:
         """What the thread does.  Nothing of ours that has a descriptor may be used once the table is its own."""
-        pid = _FAILED
-        self._thread = threading.get_native_id()
-        _threads.add(self._thread)
+        pid = 0
+        left = False
         # Whatever it is: a traceback would open files, by path and inside.
         with contextlib.suppress(BaseException):
             try:
+                self._thread = threading.get_native_id()
+                _threads.add(self._thread)
                 # A handler of ours would write to the event loop's descriptor, whose number means another one here.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
                 syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_FILES)
+                self._has_table = True
             finally:
                 self._apart.release()
             plan.fds = {**plan.fds, **_sent(plan)}
@@ -187,14 +194,15 @@ class Spawning:
             )
             assert back is not None  # noqa: S101
             _enter(plan)
-            pid = self._execute(plan)
-            os.write(plan.channel, pid.to_bytes(_SIZE, "little"))
+            self._pid = pid = self._execute(plan)
+            os.write(plan.channel, b"\0")
             becoming.setns(back, becoming.CLONE_NEWNS)
+            left = True
+        self._pid = pid
         with contextlib.suppress(BaseException):
-            if pid == _FAILED:
-                os.write(plan.channel, pid.to_bytes(_SIZE, "little"))
-            else:
+            if self._has_table:
                 passing.close_others(set())
+            if left:
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         _threads.discard(self._thread)
 
