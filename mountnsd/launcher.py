@@ -172,13 +172,12 @@ async def _spawned(request: Request, fds: dict[int, int], what: str) -> Process 
         return None
     if spawning is None:
         return None
-    starting = asyncio.ensure_future(spawning.process())
     try:
-        started = await asyncio.shield(starting)
+        started = await spawning.started
     except asyncio.CancelledError:
-        spawning.give_up()
-        starting.add_done_callback(_end_late)
-        await asyncio.wait((starting,), timeout=_REAP_PATIENCE)
+        late = spawning.give_up()
+        late.add_done_callback(_end_late)
+        await asyncio.wait((late,), timeout=_REAP_PATIENCE)
         raise
     if started is None:
         return None
@@ -188,7 +187,7 @@ async def _spawned(request: Request, fds: dict[int, int], what: str) -> Process 
 
 def _end_late(starting: asyncio.Future[tuple[int, int] | None]) -> None:
     """End and wait for what nobody waited to see started."""
-    started = None if starting.cancelled() or starting.exception() is not None else starting.result()
+    started = None if starting.cancelled() else starting.result()
     if started is not None:
         pid, pidfd = started
         if pidfd >= 0:

@@ -33,7 +33,6 @@ from mountnsd.program import Request
 MOST = 32  # programs at a time: each keeps the thread that spawned it
 _ALL = signal.valid_signals()
 _MOMENT = 0.05  # seconds that the daemon keeps to the usual limit of descriptors at most
-_PAUSE = 0.005  # seconds between two looks at a thread that could not be heard
 # An execve that failed so says only that the next directory of PATH is to be tried, as in execvp(3).
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 
@@ -50,7 +49,6 @@ def begin(request: Request, fds: dict[int, int]) -> "Spawning | None":
     try:
         plan = program.plan(request, fds, theirs.fileno())
         if _suits(plan) and room.narrow():
-            ours.setblocking(False)
             return Spawning(plan, ours, theirs)
     except BaseException:
         _close(ours, theirs)
@@ -91,17 +89,21 @@ def _close(*ends: socket.socket) -> None:
 
 
 class Spawning:
-    """A thread that enters a namespace, spawns a program there, leaves, and is its parent until it ends."""
+    """A thread that enters a namespace, spawns a program there, leaves, and is its parent until it ends.
+
+    Attributes: started: the process, a child of ours that executes the program: its pid, and a pidfd for who asks, -1
+        where there is no room for one; None where the long way has to be tried.  Who is cancelled gives up.
+    """
 
     def __init__(self, plan: child.Plan, ours: socket.socket, theirs: socket.socket) -> None:
         """Start the thread, and wait until it has a table of descriptors of its own.
 
         Until then the event loop must not go on: what it receives for others would be in that table, too.
 
-        Arguments: plan: this one's alone; ours, theirs: the ends of its channel, ours not blocking, which this takes
-            over.
+        Arguments: plan: this one's alone; ours, theirs: the ends of its channel, which this takes over.
         Raises: OSError: EAGAIN where there is no room for a thread or a table.
         """
+        self._loop = asyncio.get_running_loop()
         self._ours = ours
         self._thread = 0
         self._pid: int | None = None  # 0: none could be spawned
@@ -119,7 +121,9 @@ class Spawning:
             room.widen()
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         _close(theirs)  # so that the end of the thread can be seen
-        self._narrow: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_MOMENT, self._widen)
+        self._narrow: asyncio.TimerHandle | None = self._loop.call_later(_MOMENT, self._widen)
+        self.started: asyncio.Future[tuple[int, int] | None] = self._loop.create_future()
+        self._loop.add_reader(ours.fileno(), self._heard)
 
     def _widen(self) -> None:
         if self._narrow is not None:
@@ -127,33 +131,28 @@ class Spawning:
             self._narrow = None
             room.widen()
 
-    async def process(self) -> tuple[int, int] | None:
-        """The process, a child of ours that executes the program; None where the long way has to be tried.
-
-        To be asked once.  Returns: its pid, and a pidfd, or -1 where there is no room for one.
-        """
-        try:
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().sock_recv(self._ours, 1)
-            while self._pid is None:
-                await asyncio.sleep(_PAUSE)
-        finally:
-            if self._narrow is None and self._pid:
-                room.make_usual(self._pid)
-            self._widen()
-            _close(self._ours)  # so that there is a number for the pidfd
+    def _heard(self) -> None:
+        """The thread has said something, or has ended: what it spawned is known."""
+        self._loop.remove_reader(self._ours.fileno())
+        if self._narrow is None and self._pid:
+            room.make_usual(self._pid)
+        self._widen()
+        _close(self._ours)  # so that there is a number for the pidfd
         if not self._pid:
-            return None
-        try:
-            return self._pid, os.pidfd_open(self._pid)
-        except OSError:
-            return self._pid, -1
+            started = None
+        else:
+            try:
+                started = self._pid, os.pidfd_open(self._pid)
+            except OSError:
+                started = self._pid, -1
+        if not self.started.done():
+            self.started.set_result(started)
 
-    def give_up(self) -> None:
+    def give_up(self) -> asyncio.Future[tuple[int, int] | None]:
         """Have no process started if there is none yet, and else kill it: its program may lie where nobody answers.
 
-        `process` then says when that is done.  On a kernel that does not list the children of a thread nobody is
-        killed.
+        On a kernel that does not list the children of a thread nobody is killed.  Returns: as `started`, when that
+        is done.
         """
         self._given_up = True
         with contextlib.suppress(OSError):
@@ -164,6 +163,9 @@ class Spawning:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 finally:
                     syscalls.close(pidfd)
+        if self.started.cancelled():
+            self.started = self._loop.create_future()
+        return self.started
 
     def _children(self) -> list[int]:
         place = os.open(f"/proc/self/task/{self._thread}/children", os.O_RDONLY | os.O_CLOEXEC)

@@ -344,10 +344,15 @@ def test_one_descriptor_can_be_many(inside: int) -> None:
 
 def test_every_descriptor_of_ours_is_close_on_exec(inside: int) -> None:
     async def told() -> None:
+        loops = leaks.fds_of(os.getpid()).keys()
         process = await Launcher().launch(request(inside, "sleep", "1000"))
         for fd in leaks.fds_of(os.getpid()).keys() - before:
             assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC, fd
         await process.end()
+        while (
+            leaks.fds_of(os.getpid()).keys() - before - loops
+        ):  # the end of its output is seen a moment later
+            await asyncio.sleep(0.005)
 
     before = leaks.fds_of(os.getpid()).keys()
     story(told())

@@ -41,7 +41,8 @@ def bounded_and_tidy() -> Iterator[None]:
     fds, children = leaks.fds_of(os.getpid()), {*leaks.children(os.getpid())}
     try:
         yield
-        assert {*leaks.children(os.getpid())} <= children
+        left = {*leaks.children(os.getpid())} - children
+        assert not left, [leaks.describe(pid) for pid in left]
         assert leaks.fds_of(os.getpid()).keys() <= fds.keys()
     finally:
         signal.alarm(0)
