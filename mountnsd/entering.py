@@ -184,29 +184,17 @@ class Entering:
         finally:
             if namespace >= 0:
                 syscalls.close(namespace)
-        tell(
-            Event.ENTERED,
-            found.name,
-            found.inode,
-            "Process %d of uid %d entered namespace %s for uid %d",
-            process.pid,
-            who.uid,
-            found.name,
-            caller.uid,
-            mountns_pid=process.pid,
-            mountns_uid=who.uid,
-            mountns_program=program.shown(request)[:256],
-            **caller.fields(),
-        )
+        entered = partial(_tell_entered, process.pid, found, request, caller)
         try:
             pidfd = os.dup(process.pidfd)
         except OSError as error:
+            entered()
             await process.kill()
             what = f"Cannot run {names.shown(program.shown(request))} in namespace '{found.name}'"
             raise EnterFailed(what, "dup", error.errno or errno.EIO, "It was ended again.") from error
         finally:
             self._follow(process, origin, gone)
-        return Answer([process.pid, 0], [pidfd])
+        return Answer([process.pid, 0], [pidfd], told=entered)
 
     async def _launch(
         self, found: Namespace, request: program.Request, origin: Origin, gone: asyncio.Future[None] | None
@@ -229,7 +217,7 @@ class Entering:
             )
             if not launching.done():
                 launching.cancel()
-            await asyncio.wait((launching,))
+                await asyncio.wait((launching,))
         except asyncio.CancelledError:
             launching.cancel()
             await asyncio.wait((launching,))  # it works with descriptors of ours
@@ -315,6 +303,23 @@ class Entering:
         self._started[origin.uid] -= 1
         if not self._started[origin.uid]:
             del self._started[origin.uid]
+
+
+def _tell_entered(pid: int, found: Namespace, request: program.Request, caller: Caller) -> None:
+    tell(
+        Event.ENTERED,
+        found.name,
+        found.inode,
+        "Process %d of uid %d entered namespace %s for uid %d",
+        pid,
+        request.identity.uid,
+        found.name,
+        caller.uid,
+        mountns_pid=pid,
+        mountns_uid=request.identity.uid,
+        mountns_program=program.shown(request)[:256],
+        **caller.fields(),
+    )
 
 
 def _tell_exited(pid: int, origin: Origin, code: int, status: int) -> None:
