@@ -256,8 +256,12 @@ async def _introduced(channel: socket.socket, what: str) -> tuple[int, int]:
     except OSError as error:
         raise failure_of(what, "pidfd_open", error.errno) from error
     # As long as the other end is open the process lives that said its pid: then it was its.
-    with contextlib.suppress(BlockingIOError):
+    code: int | None = errno.ECANCELED
+    try:
         channel.recv(1, socket.MSG_PEEK)
-        syscalls.close(pidfd)
-        raise failure_of(what, "start", errno.ECANCELED)
-    return pid, pidfd
+    except BlockingIOError:
+        return pid, pidfd
+    except OSError as error:
+        code = error.errno
+    syscalls.close(pidfd)
+    raise failure_of(what, "start", code)
