@@ -49,7 +49,7 @@ _OOM_SCORE_ADJ = b"/proc/self/oom_score_adj"
 # What a kernel without keyrings, or a container that is kept from them, answers.
 _NO_KEYRINGS = (errno.ENOSYS, errno.EPERM, errno.EACCES)
 # An execve that failed so says only that the next directory of PATH is to be tried, as in execvp(3).
-_TRY_NEXT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT)
+TRY_NEXT = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENODEV, errno.ETIMEDOUT)
 
 
 class Plan:
@@ -164,9 +164,7 @@ def arrange_descriptors(plan: Plan, kept: int | None = None) -> int | None:
 
     Arguments: kept: another one to keep.  Returns: the number that it has now.
     """
-    if plan.parcel is not None:
-        sent = passing.unpack(plan.parcel, plan.parcel_size)
-        plan.fds = {**plan.fds, **{target: sent[handle] for target, handle in plan.handles.items()}}
+    unpack_parcel(plan)
     copies = {target: _copy_beside(source, plan.fds) for target, source in plan.fds.items()}
     plan.channel = _copy_beside(plan.channel, plan.fds)
     plan.namespace = _copy_beside(plan.namespace, plan.fds)
@@ -175,6 +173,16 @@ def arrange_descriptors(plan: Plan, kept: int | None = None) -> int | None:
         os.dup2(copy, target, inheritable=True)
     passing.close_others({*plan.fds, plan.channel, plan.namespace} | ({kept} if kept is not None else set()))
     return kept
+
+
+def unpack_parcel(plan: Plan, *, keep: bool = False) -> None:
+    """Have what a caller sent among the other descriptors.
+
+    Arguments: keep: as of passing.unpack.  Raises OSError.
+    """
+    if plan.parcel is not None:
+        sent = passing.unpack(plan.parcel, plan.parcel_size, keep=keep)
+        plan.fds = {**plan.fds, **{target: sent[handle] for target, handle in plan.handles.items()}}
 
 
 def _copy_beside(fd: int, taken: Mapping[int, int]) -> int:
@@ -225,10 +233,10 @@ def _be_ordinary(plan: Plan) -> None:
 def _have_usual_descriptors() -> None:
     import resource  # the daemon has it; where systemd started the process, it would cost it time
 
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    usual = (usual_descriptors(hard), hard)
-    if resource.getrlimit(resource.RLIMIT_NOFILE) != usual:
-        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = usual_descriptors(hard)
+    if soft != wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def usual_descriptors(hard: int) -> int:
@@ -255,7 +263,7 @@ def _reset_securebits(_plan: Plan) -> None:
     becoming.clear_ambient_capabilities()
 
 
-def _enter(plan: Plan) -> None:
+def enter(plan: Plan) -> None:
     becoming.setns(plan.namespace, becoming.CLONE_NEWNS)
     becoming.close(plan.namespace)
 
@@ -321,7 +329,7 @@ def _execute(plan: Plan) -> None:
         except OSError as error:
             if error.errno == errno.EACCES:
                 code = errno.EACCES
-            elif error.errno not in _TRY_NEXT:
+            elif error.errno not in TRY_NEXT:
                 raise
             elif code == 0 or (code != errno.EACCES and error.errno == errno.ENOENT):
                 code = error.errno
@@ -337,7 +345,7 @@ STEPS: tuple[tuple[str, Callable[[Plan], object]], ...] = (
     ("setrlimit", _be_ordinary),
     ("keyctl", leave_keyring),
     ("securebits", _reset_securebits),
-    ("setns", _enter),
+    ("setns", enter),
     ("setgroups", _set_groups),
     ("setresgid", _set_gid),
     ("setresuid", _set_uid),

@@ -33,8 +33,7 @@ from mountnsd.program import Request
 MOST = 32  # programs at a time: each keeps the thread that spawned it
 _ALL = signal.valid_signals()
 _MOMENT = 0.05  # seconds that the daemon keeps to the usual limit of descriptors at most
-# An execve that failed so says only that the next directory of PATH is to be tried, as in execvp(3).
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+_GO_ON = (*child.TRY_NEXT, errno.EACCES)
 
 _threads: set[int] = set()  # that spawn, or keep what they spawned
 
@@ -45,16 +44,14 @@ def begin(request: Request, fds: dict[int, int]) -> "Spawning | None":
     Arguments: fds: the program's number of each descriptor, to ours.
     Raises: OSError: there is no room for it.
     """
-    ours, theirs = socket.socketpair()
-    try:
+    with contextlib.ExitStack() as stack:
+        ours, theirs = channel.pair(stack)
         plan = program.plan(request, fds, theirs.fileno())
-        if _suits(plan) and room.narrow():
-            return Spawning(plan, ours, theirs)
-    except BaseException:
-        _close(ours, theirs)
-        raise
-    _close(ours, theirs)
-    return None
+        if not (_suits(plan) and room.narrow()):
+            return None
+        spawning = Spawning(plan, ours, theirs)
+        stack.pop_all()  # they are its own
+        return spawning
 
 
 def _suits(plan: child.Plan) -> bool:
@@ -81,11 +78,6 @@ def _oom_score_adj() -> bytes:
         return os.read(place, 16)
     finally:
         syscalls.close(place)
-
-
-def _close(*ends: socket.socket) -> None:
-    for end in ends:
-        channel.close(end)
 
 
 class Spawning:
@@ -120,7 +112,7 @@ class Spawning:
         if not self._has_table:
             room.widen()
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        _close(theirs)  # so that the end of the thread can be seen
+        channel.close(theirs)  # so that the end of the thread can be seen
         self._narrow: asyncio.TimerHandle | None = self._loop.call_later(_MOMENT, self._widen)
         self.started: asyncio.Future[tuple[int, int] | None] = self._loop.create_future()
         self._loop.add_reader(ours.fileno(), self._heard)
@@ -137,7 +129,7 @@ class Spawning:
         if self._narrow is None and self._pid:
             room.make_usual(self._pid)
         self._widen()
-        _close(self._ours)  # so that there is a number for the pidfd
+        channel.close(self._ours)  # so that there is a number for the pidfd
         if not self._pid:
             started = None
         else:
@@ -189,7 +181,7 @@ class Spawning:
                 self._has_table = True
             finally:
                 self._apart.release()
-            plan.fds = {**plan.fds, **_sent(plan)}
+            child.unpack_parcel(plan, keep=True)  # the long way may need it yet
             plan.parcel = None
             back = child.arrange_descriptors(
                 plan, os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -216,17 +208,9 @@ class Spawning:
             try:
                 return syscalls.posix_spawn(path, plan.argv, plan.env)
             except OSError as error:
-                if error.errno not in _NOT_THERE:
+                if error.errno not in _GO_ON:
                     raise
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-
-def _sent(plan: child.Plan) -> dict[int, int]:
-    """What a caller sent, by the program's numbers; it stays where it is for the long way.  Raises OSError."""
-    if plan.parcel is None:
-        return {}
-    sent = passing.unpack(plan.parcel, plan.parcel_size, keep=True)
-    return {target: sent[handle] for target, handle in plan.handles.items()}
 
 
 def _enter(plan: child.Plan) -> None:
@@ -234,7 +218,6 @@ def _enter(plan: child.Plan) -> None:
     os.umask(child.UMASK)
     child.leave_keyring(plan)
     becoming.clear_ambient_capabilities()
-    becoming.setns(plan.namespace, becoming.CLONE_NEWNS)
-    becoming.close(plan.namespace)
+    child.enter(plan)
     syscalls.set_groups_of_thread(plan.groups)
     child.check_ids(plan)

@@ -2,7 +2,6 @@
 """Enter where somebody means ill: filesystems that never answer, planted files, and many at once."""
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -18,7 +17,9 @@ from support.entering import (
     NOBODY,
     PLACE,
     ROOT,
+    given_up,
     hanging,
+    hung,
     namespace,
     refused,
     request,
@@ -45,17 +46,11 @@ pytestmark = pytest.mark.usefixtures("tidy")
 @pytest.mark.parametrize("where", [{"cwd": f"{PLACE}/hung/x"}, {}])
 def test_hung_on_its_way_it_holds_up_nobody_and_is_killed_when_cancelled(where: dict[str, str]) -> None:
     async def told(fd: int) -> None:
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(
-            Launcher().launch(request(fd, f"{PLACE}/hung/program", identity=NOBODY, **where))
-        )
-        pid = await the_new_child(before)
+        launching, pid = await hung(fd, f"{PLACE}/hung/program", identity=NOBODY, **where)
         # Meanwhile others are served.
         assert (await run(fd, "cat", f"{PLACE}/hi-there")).text == "hello from inside\n"
-        assert not hung.done()
-        hung.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await hung
+        assert not launching.done()
+        await given_up(launching)
         assert waited_for(pid)
 
     with hanging() as fd:
@@ -64,11 +59,7 @@ def test_hung_on_its_way_it_holds_up_nobody_and_is_killed_when_cancelled(where: 
 
 def test_on_its_way_it_has_given_up_all_and_is_closed_to_others_of_its_user() -> None:
     async def told(fd: int) -> None:
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(
-            Launcher().launch(request(fd, "true", identity=NOBODY, cwd=f"{PLACE}/hung/x", fds={1: 1, 2: 2}))
-        )
-        pid = await the_new_child(before)
+        launching, pid = await hung(fd, "true", identity=NOBODY, cwd=f"{PLACE}/hung/x", fds={1: 1, 2: 2})
         status = status_of(pid)
         assert status["Uid"].split() == ["65534"] * 4
         assert {int(status[name], 16) for name in CAPABILITY_SETS} == {0}
@@ -80,9 +71,7 @@ def test_on_its_way_it_has_given_up_all_and_is_closed_to_others_of_its_user() ->
             peek = await run(fd, "/bin/sh", "-c", f"cat /proc/{pid}/{file}", identity=NOBODY)
             assert peek.status != 0
             assert "ermission denied" in peek.text
-        hung.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await hung
+        await given_up(launching)
 
     with hanging() as fd:
         story(told(fd))
@@ -90,11 +79,10 @@ def test_on_its_way_it_has_given_up_all_and_is_closed_to_others_of_its_user() ->
 
 def test_killed_on_its_way_it_was_not_started() -> None:
     async def told(fd: int) -> None:
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(Launcher().launch(request(fd, "true", cwd=f"{PLACE}/hung/x")))
-        os.kill(await the_new_child(before), signal.SIGKILL)
+        launching, pid = await hung(fd, "true", cwd=f"{PLACE}/hung/x")
+        os.kill(pid, signal.SIGKILL)
         with pytest.raises(EnterFailed) as caught:
-            await hung
+            await launching
         assert (caught.value.step, caught.value.errno) == ("start", errno.ECANCELED)
 
     with hanging() as fd:
@@ -116,13 +104,11 @@ def test_a_kill_that_the_kernel_delays_delays_nobody(monkeypatch: pytest.MonkeyP
 
     async def told(fd: int, server: int) -> None:
         before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(Launcher().launch(request(fd, "true", cwd=f"{PLACE}/hung/x")))
+        launching = asyncio.create_task(Launcher().launch(request(fd, "true", cwd=f"{PLACE}/hung/x")))
         await asyncio.to_thread(serve, server)
         pid = await the_new_child(before)
-        hung.cancel()
         start = time.monotonic()
-        with pytest.raises(asyncio.CancelledError):
-            await hung
+        await given_up(launching)
         assert time.monotonic() - start < 2
         assert leaks.alive(pid)
         # The server goes: the process ends, and is waited for although nobody asks any more.

@@ -24,14 +24,15 @@ from support.entering import (
     PLACE,
     ROOT,
     fields,
+    given_up,
     hanging,
+    hung,
     in_a_child,
     refused,
     request,
     run,
     run_now,
     story,
-    the_new_child,
     waited_for,
 )
 
@@ -180,14 +181,10 @@ def threads_of() -> set[str]:
 def test_hung_on_its_way_it_holds_up_nobody_and_is_killed_when_cancelled(forks: list[int]) -> None:
     async def told(fd: int) -> None:
         forks.clear()
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(Launcher().launch(request(fd, f"{PLACE}/hung/program")))
-        pid = await the_new_child(before)
+        launching, pid = await hung(fd, f"{PLACE}/hung/program")
         assert (await run(fd, "cat", f"{PLACE}/hi-there")).text == "hello from inside\n"
-        assert not hung.done()
-        hung.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await hung
+        assert not launching.done()
+        await given_up(launching)
         while not waited_for(pid):
             await asyncio.sleep(0.005)
 
@@ -200,10 +197,9 @@ def test_hung_on_its_way_it_holds_up_nobody_and_is_killed_when_cancelled(forks: 
 def test_killed_by_somebody_it_is_told_of_as_any_other(forks: list[int]) -> None:
     async def told(fd: int) -> None:
         forks.clear()
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(Launcher().launch(request(fd, f"{PLACE}/hung/program")))
-        os.kill(await the_new_child(before), signal.SIGKILL)
-        process = await hung
+        launching, pid = await hung(fd, f"{PLACE}/hung/program")
+        os.kill(pid, signal.SIGKILL)
+        process = await launching
         assert await process.exited == (os.CLD_KILLED, signal.SIGKILL)
         process.close()
 
@@ -229,9 +225,7 @@ def test_given_up_too_early_to_be_killed_it_is_ended_later(
     async def told() -> None:
         slow = asyncio.create_task(Launcher().launch(request(inside, "/bin/sleep", "1000")))
         await asyncio.sleep(0.1)
-        slow.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await slow
+        await given_up(slow)
         assert spawned == []
         while not spawned or not waited_for(spawned[0]):
             await asyncio.sleep(0.005)
@@ -255,9 +249,7 @@ def test_given_up_before_it_is_spawned_nothing_is_started(
     async def told() -> None:
         slow = asyncio.create_task(Launcher().launch(request(inside, "sleep", "1000")))
         await asyncio.sleep(0.1)
-        slow.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await slow
+        await given_up(slow)
         assert len(threads_of()) > 1
         while len(threads_of()) > 1:
             await asyncio.sleep(0.005)
@@ -351,15 +343,11 @@ def test_where_many_are_open_it_is_the_long_way(inside: int, forks: list[int], f
 def test_a_hung_one_keeps_nobody_from_descriptors(forks: list[int]) -> None:
     async def told(fd: int) -> None:
         forks.clear()
-        before = {*leaks.children(os.getpid())}
-        hung = asyncio.create_task(Launcher().launch(request(fd, f"{PLACE}/hung/program")))
-        pid = await the_new_child(before)
+        launching, pid = await hung(fd, f"{PLACE}/hung/program")
         await asyncio.sleep(0.1)
         assert soft() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == 1024
-        hung.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await hung
+        await given_up(launching)
         wait_until(lambda: waited_for(pid))
 
     with hanging() as fd:

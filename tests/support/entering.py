@@ -18,7 +18,7 @@ import pytest
 from mountnsd import syscalls
 from mountnsd.errors import EnterFailed
 from mountnsd.identity import Identity
-from mountnsd.launcher import Launcher
+from mountnsd.launcher import Launcher, Process
 from mountnsd.program import Request
 
 from . import leaks
@@ -217,3 +217,17 @@ async def the_new_child(before: set[int]) -> int:
             if waits_for_fuse(pid):
                 return pid
         await asyncio.sleep(0.005)
+
+
+async def hung(fd: int, *argv: str, **changes: Any) -> tuple[asyncio.Task[Process], int]:
+    """A launch that waits for that filesystem, and the pid of its process."""
+    before = {*leaks.children(os.getpid())}
+    launching = asyncio.create_task(Launcher().launch(request(fd, *argv, **changes)))
+    return launching, await the_new_child(before)
+
+
+async def given_up(launching: asyncio.Task[Process]) -> None:
+    """Cancel a launch, which ends by that."""
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
