@@ -13,6 +13,7 @@ from pathlib import Path
 from mountnsd import syscalls
 
 ROOT = Path("/sys/fs/cgroup")
+_TABLE = 1 << 16  # bytes: a line for each hierarchy
 
 
 def populated(group: str) -> bool:
@@ -61,12 +62,8 @@ async def emptied(group: str) -> None:
 
 def own() -> str:
     """Our own control group, as `populated` takes it.  Raises OSError: ENOENT: we are in none that can be seen."""
-    fd = os.open("/proc/self/cgroup", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        lines = os.read(fd, 1 << 16).decode("utf-8", "surrogateescape").splitlines()
-    finally:
-        syscalls.close(fd)
-    for line in lines:
+    table = syscalls.beginning("/proc/self/cgroup", _TABLE).decode("utf-8", "surrogateescape")
+    for line in table.splitlines():
         if line.startswith("0::/") and ".." not in line.split("/"):  # those lead out of what is mounted here
             return line.removeprefix("0::")
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/proc/self/cgroup")
@@ -78,11 +75,7 @@ def unit_of(pid: int) -> str:
     For information: the process may have ended, and its pid may be another's by now.
     """
     try:
-        fd = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return unit_in(os.read(fd, 1 << 16).decode("utf-8", "replace"))
-        finally:
-            syscalls.close(fd)
+        return unit_in(syscalls.beginning(f"/proc/{pid}/cgroup", _TABLE).decode("utf-8", "replace"))
     except OSError:
         return ""
 

@@ -48,11 +48,7 @@ def _tells() -> bool:
 
 def _code(pid: int) -> int:
     """What wait(2) would say of a process that has ended.  Raises OSError, ValueError, IndexError."""
-    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        line = os.read(fd, _ROOM)
-    finally:
-        syscalls.close(fd)
+    line = syscalls.beginning(f"/proc/{pid}/stat", _ROOM)
     fields = line.rpartition(b") ")[2].split()  # what is before that is the program's own words
     if fields[0] != b"Z":
         raise ValueError("it has not ended")

@@ -39,7 +39,8 @@ class KernelThreads:
             self._home = self._home or _namespace(_KTHREADD)
             if self._home in ("", namespace):
                 return frozenset()
-            children = _read(f"/proc/{_KTHREADD}/task/{_KTHREADD}/children").decode().split()
+            place = f"/proc/{_KTHREADD}/task/{_KTHREADD}/children"
+            children = syscalls.beginning(place, _PIECE).decode().split()
         except OSError:
             return frozenset()
         found = {pid: there[pid] for pid in children if pid in there}
@@ -57,13 +58,5 @@ class KernelThreads:
 
 def _namespace(pid: str) -> str:
     """The mount namespace of a kernel thread; empty where it is none, or is not known to be.  Raises OSError."""
-    return os.readlink(f"/proc/{pid}/ns/mnt") if _SAYS_SO in _read(f"/proc/{pid}/status") else ""
-
-
-def _read(path: str) -> bytes:
-    """The beginning of a file in /proc.  Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, _PIECE)
-    finally:
-        syscalls.close(fd)
+    is_one = _SAYS_SO in syscalls.beginning(f"/proc/{pid}/status", _PIECE)
+    return os.readlink(f"/proc/{pid}/ns/mnt") if is_one else ""

@@ -68,16 +68,8 @@ def _suits(plan: child.Plan) -> bool:
         and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL  # else a pid need not stay its own
         and os.sched_getscheduler(0) == os.SCHED_OTHER
         and os.getpriority(os.PRIO_PROCESS, 0) == 0
-        and _oom_score_adj() == b"0\n"
+        and syscalls.beginning("/proc/self/oom_score_adj", 16) == b"0\n"
     )
-
-
-def _oom_score_adj() -> bytes:
-    place = os.open("/proc/self/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(place, 16)
-    finally:
-        syscalls.close(place)
 
 
 class Spawning:
@@ -160,11 +152,8 @@ class Spawning:
         return self.started
 
     def _children(self) -> list[int]:
-        place = os.open(f"/proc/self/task/{self._thread}/children", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return [int(pid) for pid in os.read(place, 4096).split()]
-        finally:
-            syscalls.close(place)
+        children = syscalls.beginning(f"/proc/self/task/{self._thread}/children", 4096)
+        return [int(pid) for pid in children.split()]
 
     def _run(self, plan: child.Plan) -> None:
         """What the thread does.  Nothing of ours that has a descriptor may be used once the table is its own."""

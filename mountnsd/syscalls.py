@@ -427,6 +427,15 @@ def load_unwinder() -> None:
     ctypes.CDLL("libgcc_s.so.1")
 
 
+def beginning(path: str, size: int) -> bytes:
+    """At most `size` bytes of a file that is read in one go, as those of /proc are, read(2).  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, size)
+    finally:
+        close(fd)
+
+
 def entries(directory: int) -> list[str]:
     """The names in an open directory, wherever its reading stopped before, getdents(2).  Raises OSError."""
     os.lseek(directory, 0, os.SEEK_SET)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from mountnsd import kernelthreads, processes
+from mountnsd import processes, syscalls
 from mountnsd.kernelthreads import KernelThreads
 
 HOME, OTHER = "mnt:[1]", "mnt:[2]"
@@ -18,10 +18,10 @@ class Kernel:
         self.threads = {"2": HOME, "10": HOME, "11": HOME, "12": OTHER}
         self.programs = {"13": HOME}
         self.read: list[str] = []
-        patch.setattr(kernelthreads, "_read", self._read)
+        patch.setattr(syscalls, "beginning", self._read)
         patch.setattr(os, "readlink", self._readlink)
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str, _size: int) -> bytes:
         self.read.append(path)
         _, _, pid, *rest = path.split("/")
         if rest[-1] == "children":
@@ -91,11 +91,11 @@ def test_where_the_kernel_does_not_say_none_is_known(kernel: Kernel) -> None:
 
 
 def test_nothing_is_known_without_descriptors(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_path: str) -> bytes:
+    def fail(_path: str, _size: int) -> bytes:
         raise OSError(24, "Too many open files")
 
     assert kernel.threads
-    monkeypatch.setattr(kernelthreads, "_read", fail)
+    monkeypatch.setattr(syscalls, "beginning", fail)
     assert not KernelThreads().among(there(), OTHER)
 
 
